@@ -1,0 +1,188 @@
+package demohub
+
+import (
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// side is one of the two hosts.
+type side uint8
+
+const (
+	hubSide side = iota
+	cdnSide
+)
+
+// A Request is a row of the log.
+type Request struct {
+	At            time.Time
+	CDN           bool // seen by the second host
+	Kind          Kind
+	Method        string
+	URL           string // path and query
+	Path          string // of the file it is about; empty if none
+	Range         string
+	Encoding      string // Accept-Encoding
+	Authorization bool   // whether one was sent
+	Remote        string // address of the connection's other end
+	Fault         string // the fault that bent the answer; empty: none
+	Status        int    // 0 until headers are sent, and for good if none were
+	Sent          int64  // body bytes handed to the connection
+	Done          bool   // whether the answer is over
+}
+
+// Side is what one host saw.
+type Side struct {
+	Requests      int64
+	Authorization int64 // requests that carried an Authorization header
+	Connections   int   // distinct connections, by the address of their other end
+	Busy          int   // requests being answered now
+	MaxBusy       int
+}
+
+// Stats counts since the hub was made, or since Hub.ResetStats.
+type Stats struct {
+	Requests     map[Kind]int64
+	Body         int64            // bytes of bulk bodies handed to connections; those still in flight count as sent
+	Paths        map[string]int64 // the same by path in the repository (of all repositories together)
+	Ranged       int64            // bulk requests with a Range header
+	Encoded      int64            // bulk requests whose Accept-Encoding allows more than identity
+	Limited      int64            // requests refused by a quota
+	Transfers    int              // bulk bodies being sent now
+	MaxTransfers int              // the most of them at once
+	Hub, CDN     Side
+}
+
+// logSize bounds the log; the oldest requests leave first.
+const logSize = 20000
+
+type meter struct {
+	mu    sync.Mutex
+	stats Stats
+	seen  [2]map[string]bool
+	log   []*Request
+}
+
+func (m *meter) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := m.stats
+	m.stats = Stats{
+		Requests: map[Kind]int64{}, Paths: map[string]int64{}, Transfers: old.Transfers, MaxTransfers: old.Transfers,
+		Hub: Side{Busy: old.Hub.Busy, MaxBusy: old.Hub.Busy}, CDN: Side{Busy: old.CDN.Busy, MaxBusy: old.CDN.Busy},
+	}
+	m.seen = [2]map[string]bool{{}, {}}
+	m.log = nil
+}
+
+func (m *meter) side(cdn bool) (*Side, map[string]bool) {
+	if cdn {
+		return &m.stats.CDN, m.seen[cdnSide]
+	}
+	return &m.stats.Hub, m.seen[hubSide]
+}
+
+func (m *meter) begin(r *http.Request, s side, a *answer, fault string) *Request {
+	row := &Request{
+		At: time.Now(), CDN: s == cdnSide, Kind: a.kind, Method: r.Method, URL: r.URL.RequestURI(), Path: a.path,
+		Range: r.Header.Get("Range"), Encoding: strings.Join(r.Header.Values("Accept-Encoding"), ", "),
+		Authorization: r.Header.Get("Authorization") != "", Remote: r.RemoteAddr, Fault: fault,
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stats.Requests[a.kind]++
+	if a.kind == Bulk {
+		if row.Range != "" {
+			m.stats.Ranged++
+		}
+		if row.Encoding != "" && row.Encoding != "identity" {
+			m.stats.Encoded++
+		}
+	}
+	side, seen := m.side(row.CDN)
+	side.Requests++
+	if row.Authorization {
+		side.Authorization++
+	}
+	if !seen[r.RemoteAddr] {
+		seen[r.RemoteAddr] = true
+		side.Connections++
+	}
+	side.Busy++
+	side.MaxBusy = max(side.MaxBusy, side.Busy)
+	if len(m.log) >= logSize {
+		m.log = append(m.log[:0:0], m.log[logSize/10:]...)
+	}
+	m.log = append(m.log, row)
+	return row
+}
+
+func (m *meter) end(row *Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	row.Done = true
+	side, _ := m.side(row.CDN)
+	side.Busy--
+}
+
+func (m *meter) status(row *Request, status int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	row.Status = status
+}
+
+func (m *meter) limited() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stats.Limited++
+}
+
+// transfer counts a bulk body that begins (+1) or ends (-1).
+func (m *meter) transfer(by int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stats.Transfers += by
+	m.stats.MaxTransfers = max(m.stats.MaxTransfers, m.stats.Transfers)
+}
+
+func (m *meter) transfers() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stats.Transfers
+}
+
+func (m *meter) sent(row *Request, n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	row.Sent += n
+	if row.Kind == Bulk {
+		m.stats.Body += n
+		m.stats.Paths[row.Path] += n
+	}
+}
+
+// Stats is a snapshot of the counters.
+func (h *Hub) Stats() Stats {
+	h.meter.mu.Lock()
+	defer h.meter.mu.Unlock()
+	s := h.meter.stats
+	s.Requests, s.Paths = maps.Clone(s.Requests), maps.Clone(s.Paths)
+	return s
+}
+
+// ResetStats sets all counters to zero and empties the log; what is going on now still counts as going on.
+func (h *Hub) ResetStats() { h.meter.reset() }
+
+// Log copies the newest requests, at most 20000, oldest first, in the order in which they came.
+func (h *Hub) Log() []Request {
+	h.meter.mu.Lock()
+	defer h.meter.mu.Unlock()
+	rows := make([]Request, len(h.meter.log))
+	for i, row := range h.meter.log {
+		rows[i] = *row
+	}
+	return rows
+}
