@@ -1,0 +1,175 @@
+package source
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"ema/internal/model"
+)
+
+// maxPlaces bounds how many files' locations are remembered. One more than are being read at a time
+// would do; forgetting one costs a redirect.
+const maxPlaces = 4096
+
+// A fileKey names a file of a commit.
+type fileKey struct {
+	id     model.ID
+	commit string
+	path   string
+}
+
+// places remembers where the redirects of each file ended. It lives in memory only, since those
+// URLs are as good as a password for their file.
+type places struct {
+	mu    sync.Mutex
+	by    map[fileKey]*place
+	order []fileKey // oldest first
+}
+
+func newPlaces() *places { return &places{by: make(map[fileKey]*place)} }
+
+func (p *places) of(k fileKey) *place {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if at, ok := p.by[k]; ok {
+		return at
+	}
+	if len(p.order) == maxPlaces {
+		delete(p.by, p.order[0])
+		p.order = append(p.order[:0], p.order[1:]...)
+	}
+	at := &place{turn: make(chan struct{}, 1)}
+	p.by[k], p.order = at, append(p.order, k)
+	return at
+}
+
+// A place is where one file's bytes are. Whoever holds the turn looks for it; the others wait.
+type place struct {
+	turn chan struct{}
+	mu   sync.Mutex
+	now  *location // nil until found, and after it was forgotten
+}
+
+// A location is the end of a chain of redirects.
+type location struct {
+	url   *url.URL
+	home  bool      // it is the hub itself
+	renew time.Time // zero = it does not expire, as far as we can see
+	etags validator
+}
+
+// find returns the location, or nil and the duty to look for it: then settle must be called.
+func (p *place) find(ctx context.Context) (*location, error) {
+	if at := p.known(); at != nil {
+		return at, nil
+	}
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if at := p.known(); at != nil {
+		<-p.turn
+		return at, nil
+	}
+	return nil, nil
+}
+
+// settle ends the search: at is what was found, or nil.
+func (p *place) settle(at *location) {
+	p.mu.Lock()
+	if at != nil {
+		p.now = at
+	}
+	p.mu.Unlock()
+	<-p.turn
+}
+
+func (p *place) known() *location {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now != nil && !p.now.renew.IsZero() && !time.Now().Before(p.now.renew) {
+		p.now = nil
+	}
+	return p.now
+}
+
+// forget drops at, unless somebody has found a newer one meanwhile.
+func (p *place) forget(at *location) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now == at {
+		p.now = nil
+	}
+}
+
+// A validator is the ETag that a location gave first.
+type validator struct {
+	mu   sync.Mutex
+	etag string
+}
+
+// ifRange is the header that makes the server send everything when the file has changed. Weak
+// ETags may not be used so (RFC 9110, section 13.1.5).
+func (v *validator) ifRange() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if strings.HasPrefix(v.etag, "W/") {
+		return ""
+	}
+	return v.etag
+}
+
+// agrees compares an answer's ETag with the first one, and records it when it is the first. Weak
+// and strong forms of one ETag agree: an edge that compresses text weakens it.
+func (v *validator) agrees(etag string) (was string, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.etag == "" {
+		v.etag = etag
+	}
+	return v.etag, etag == "" || opaque(etag) == opaque(v.etag)
+}
+
+// opaque strips an ETag of its weakness and quotes.
+func opaque(etag string) string { return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`) }
+
+// renewal is when a signed link should be replaced: a little before it expires. The signer's clock
+// is taken from the Date header of the redirect, so that a wrong clock here does no harm. Links
+// without a date that we know, and those that seem expired already, are used until they fail.
+func renewal(u *url.URL, signed http.Header, now time.Time) time.Time {
+	expires, ok := expiry(u.Query())
+	if !ok {
+		return time.Time{}
+	}
+	begin := now
+	if d, err := http.ParseTime(signed.Get("Date")); err == nil {
+		begin = d
+	}
+	lifetime := expires.Sub(begin)
+	if lifetime <= 0 {
+		return time.Time{}
+	}
+	return now.Add(lifetime - min(lifetime/4, 30*time.Second))
+}
+
+// expiry reads "Expires" (CloudFront and old S3 links: unix seconds) and the pairs of Date and
+// Expires of S3 and Google links.
+func expiry(q url.Values) (time.Time, bool) {
+	if n, err := strconv.ParseInt(q.Get("Expires"), 10, 64); err == nil && n > 0 && n < 1<<40 {
+		return time.Unix(n, 0), true
+	}
+	for _, brand := range []string{"X-Amz-", "X-Goog-"} {
+		date, err := time.Parse("20060102T150405Z", q.Get(brand+"Date"))
+		seconds, err2 := strconv.ParseInt(q.Get(brand+"Expires"), 10, 32)
+		if err == nil && err2 == nil {
+			return date.Add(time.Duration(seconds) * time.Second), true
+		}
+	}
+	return time.Time{}, false
+}

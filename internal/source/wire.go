@@ -1,0 +1,328 @@
+package source
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"ema/internal/model"
+)
+
+// maxHops bounds the redirects of one request; real hubs need one or two.
+const maxHops = 5
+
+// A wire carries requests: it knows which hosts may be spoken to, who gets the token, and which
+// redirects are followed.
+type wire struct {
+	bulk, meta *http.Transport
+	agent      string
+	home       *url.URL // the hub's endpoint
+	token      string   // for home only
+	plain      bool     // http:// is allowed everywhere
+	allowed    []string
+	offline    bool
+	patience   time.Duration // for one read of a body
+}
+
+func newWire(s Settings) (*wire, error) {
+	s = s.withDefaults()
+	home, err := s.endpoint()
+	if err := errors.Join(err, s.check()); err != nil {
+		return nil, err
+	}
+	roots, err := trusted(s.CertFiles)
+	if err != nil {
+		return nil, err
+	}
+	w := &wire{
+		bulk: transport(s, roots), meta: transport(s, roots),
+		agent: s.UserAgent, home: home, token: s.Token,
+		plain: s.AllowHTTP, allowed: s.AllowedHosts, offline: s.Offline,
+		patience: max(s.ReadTimeout, 0),
+	}
+	w.bulk.DisableCompression = true
+	w.bulk.MaxConnsPerHost = s.MaxConnsPerHost
+	w.bulk.Protocols = protocols(s.HTTP2Bulk)
+	w.meta.DisableCompression = s.NoCompression
+	w.meta.Protocols = protocols(!s.NoHTTP2)
+	return w, nil
+}
+
+func (w *wire) close() {
+	w.bulk.CloseIdleConnections()
+	w.meta.CloseIdleConnections()
+}
+
+// A request is one question, with all the redirects that its answer takes.
+type request struct {
+	op     string // for errors
+	method string
+	by     http.RoundTripper // the wire's bulk or meta
+	url    *url.URL
+	header http.Header
+	hub    bool // it begins at the hub: the endpoint gets the token
+	// look sees the response of every hop, the final one included, before its body is read. home
+	// says that the hub itself is speaking: what others say about the hub's files counts nothing.
+	look func(res *http.Response, home bool) error
+}
+
+// An answer is the final response to a request.
+type answer struct {
+	*http.Response
+	ctx    context.Context // of the request, for the one reader of the body
+	cancel context.CancelCauseFunc
+	home   bool          // it began at the hub, and no hop left the endpoint's origin
+	signed http.Header   // of the last redirect; nil when there was none
+	took   time.Duration // of the last hop, from request to headers
+}
+
+// do sends q and follows its redirects by hand. The token goes to the endpoint's origin and stays
+// there once a redirect has left it: neither a subdomain nor a way back gets it. On success the
+// caller must end the answer by drop, or by closing the reader that read made.
+func (w *wire) do(ctx context.Context, q request) (*answer, error) {
+	fail := func(u *url.URL, class model.Class, err error) error {
+		return &model.Error{Op: q.op, Class: class, URL: u.String(), Hint: hintFor(err), Err: err}
+	}
+	if w.offline {
+		return nil, &model.Error{
+			Op: q.op, Class: model.Offline, URL: q.url.String(), Err: errors.New("this needs the network, and offline mode forbids it"),
+			Hint: "unset HF_HUB_OFFLINE or leave out --offline",
+		}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	a := &answer{ctx: ctx, cancel: cancel, home: q.hub}
+	u := q.url
+	for hops := 0; ; hops++ {
+		a.home = a.home && sameOrigin(u, w.home)
+		if err := w.permits(u, q.hub); err != nil {
+			cancel(nil)
+			return nil, fail(u, model.Usage, err)
+		}
+		begin := time.Now()
+		res, err := q.by.RoundTrip(w.ask(ctx, q, u, a.home))
+		if err != nil {
+			class, err := classify(err, context.Cause(ctx))
+			cancel(nil)
+			return nil, fail(u, class, err)
+		}
+		a.Response, a.took = res, time.Since(begin)
+		if q.look != nil {
+			if err := q.look(res, a.home); err != nil {
+				a.drop()
+				return nil, err
+			}
+		}
+		if !redirects(res) {
+			return a, nil
+		}
+		next, err := w.follow(u, res.Header.Get("Location"))
+		if err == nil && hops == maxHops {
+			err = fmt.Errorf("more than %d redirects", maxHops)
+		}
+		if err != nil {
+			a.drop()
+			return nil, fail(u, model.ServerError, err)
+		}
+		discard(res)
+		a.signed, u = res.Header, next
+	}
+}
+
+// ask builds the request of one hop. The transport is called directly, not through http.Client,
+// whose errors would quote signed links in full.
+func (w *wire) ask(ctx context.Context, q request, u *url.URL, home bool) *http.Request {
+	req := (&http.Request{
+		Method: q.method, URL: u, Host: u.Host, Header: make(http.Header, len(q.header)+2),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}).WithContext(ctx)
+	for k, v := range q.header {
+		req.Header[k] = v
+	}
+	req.Header.Set("User-Agent", w.agent)
+	if home && w.token != "" {
+		req.Header.Set("Authorization", "Bearer "+w.token)
+	}
+	return req
+}
+
+// permits says whether u may be spoken to at all. Unencrypted hops are fine where the hub itself is
+// asked without encryption, and on loopback.
+func (w *wire) permits(u *url.URL, hub bool) error {
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		return fmt.Errorf("%q is neither http:// nor https://", model.Redact(u.String()))
+	case sameOrigin(u, w.home):
+		return nil
+	case u.Scheme == "http" && !w.plain && !(hub && w.home.Scheme == "http") && !loopback(u.Hostname()):
+		return fmt.Errorf("http:// to %s is not encrypted; allow it in the configuration if you mean it", u.Host)
+	case len(w.allowed) == 0:
+		return nil
+	}
+	for _, pattern := range w.allowed {
+		for _, name := range []string{u.Hostname(), hostPort(u)} {
+			if ok, _ := path.Match(strings.ToLower(pattern), strings.ToLower(name)); ok {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("%s is not among the allowed hosts; add it to sources.allowed if you trust it", u.Host)
+}
+
+// follow finds the target of a redirect. Both relative and absolute ones keep their own query.
+func (w *wire) follow(from *url.URL, location string) (*url.URL, error) {
+	if location == "" {
+		return nil, errors.New("a redirect without a target")
+	}
+	next, err := from.Parse(location)
+	if err != nil {
+		return nil, errors.New("a redirect whose target is no URL")
+	}
+	next.User, next.Fragment, next.RawFragment = nil, "", ""
+	if next.Scheme != "http" && next.Scheme != "https" {
+		return nil, fmt.Errorf("a redirect to %q, which is neither http:// nor https://", next.Scheme+"://")
+	}
+	return next, nil
+}
+
+// stream makes the reader of the answer's body.
+func (a *answer) stream(patience time.Duration, fault func(model.Class, error) error) *stream {
+	return newStream(a.ctx, a.cancel, a.Body, patience, fault)
+}
+
+// drop ends an answer that nobody will read. A short rest is read, to save the connection.
+func (a *answer) drop() {
+	discard(a.Response)
+	a.cancel(nil)
+}
+
+// discard closes a body, after reading its rest when that is cheaper than a new connection.
+func discard(res *http.Response) {
+	if res.ContentLength >= 0 && res.ContentLength <= int64(4*model.KiB) {
+		_, _ = io.Copy(io.Discard, res.Body)
+	}
+	_ = res.Body.Close()
+}
+
+func redirects(res *http.Response) bool {
+	switch res.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// hostPort is the host with its port, which the scheme implies when it is not written.
+func hostPort(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+func loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// transport makes a transport without a total timeout. ReadBufferSize stays at 4 KiB on purpose: a
+// Read at least as large as the buffer bypasses it, so that a small buffer means no copies.
+func transport(s Settings, roots *x509.CertPool) *http.Transport {
+	dial, proxy := s.Dial, s.Proxy
+	if dial == nil {
+		dial = dialer(s)
+	}
+	if proxy == nil {
+		proxy = environmentProxy()
+	}
+	return &http.Transport{
+		Proxy:                 proxy,
+		DialContext:           dial,
+		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:   s.ConnectTimeout,
+		ResponseHeaderTimeout: s.HeaderTimeout,
+		DisableKeepAlives:     s.NoKeepAlive,
+		MaxIdleConns:          s.MaxIdleConns,
+		MaxIdleConnsPerHost:   cmp.Or(s.MaxConnsPerHost, s.MaxIdleConns),
+		IdleConnTimeout:       s.IdleTimeout,
+		ReadBufferSize:        int(4 * model.KiB),
+	}
+}
+
+func protocols(http2 bool) *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(http2)
+	return p
+}
+
+// environmentProxy reads the proxy variables now, not once per process as net/http does, so that
+// each New sees what its caller sees.
+func environmentProxy() func(*http.Request) (*url.URL, error) {
+	choose := httpproxy.FromEnvironment().ProxyFunc()
+	return func(r *http.Request) (*url.URL, error) {
+		u, err := choose(r.URL)
+		if err != nil { // the original error quotes the variable, and with it a password
+			return nil, errors.New("HTTPS_PROXY or HTTP_PROXY is not the URL of a proxy")
+		}
+		return u, nil
+	}
+}
+
+func dialer(s Settings) func(context.Context, string, string) (net.Conn, error) {
+	d := &net.Dialer{Timeout: s.ConnectTimeout}
+	if s.SocketBuffer > 0 {
+		// Before the connection is made: the window scale is agreed on in its first packet.
+		d.Control = func(_, _ string, c syscall.RawConn) error {
+			var receive, send error
+			err := c.Control(func(fd uintptr) {
+				receive = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, s.SocketBuffer)
+				send = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, s.SocketBuffer)
+			})
+			return errors.Join(err, receive, send)
+		}
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := d.DialContext(ctx, network, address)
+		if tcp, ok := c.(*net.TCPConn); ok && err == nil && s.Nagle { // TCP_NODELAY is Go's default
+			err = tcp.SetNoDelay(false)
+		}
+		return c, err
+	}
+}
+
+// trusted is the system's pool of authorities and those of files; nil means the system's alone.
+func trusted(files []string) (*x509.CertPool, error) {
+	if len(files) == 0 {
+		return nil, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a container without any: the files must do
+	}
+	for _, f := range files {
+		pem, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("certificates: %w; check SSL_CERT_FILE, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE", err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("certificates: %s holds no certificate in PEM form", f)
+		}
+	}
+	return pool, nil
+}
