@@ -1,0 +1,575 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"ema/internal/model"
+)
+
+// writebackBlocks is how many adjacent blocks (1 MiB each) must be complete before their write-back
+// is started, so that the sync at the end finds little left to do.
+const writebackBlocks = 4
+
+// A Partial is one blob while it is being filled. WriteAt, ReadAt, Written, Missing, Sync and
+// Unsynced may be called concurrently, as long as no two goroutines write the same block at once.
+type Partial struct {
+	w    *Writer
+	id   model.ID
+	file model.File
+	name string // path of the data file
+	jour string // path of the journal
+
+	lock, data, log File
+
+	syncing sync.Mutex // one Sync at a time
+	mu      sync.Mutex // guards all below, and the order of writes to the journal
+	j       *journal
+	dirty   map[int]struct{} // blocks whose entry is not durable
+	fresh   int64            // bytes written since the last Sync
+	forgets int              // how often something was forgotten: tells a Sync that the ground moved
+	named   bool             // the names of both files are durable
+	failed  error            // set when the device lost bytes; nothing goes on after it
+	closed  bool
+}
+
+// Partial opens what an earlier run left of a blob, or starts anew. f must be larger than BlockSize
+// (see StageSmall) and its size known. validator is what the source says about the version of the
+// content; a file whose digest is unknown is resumed only with the same one.
+//
+// It waits while another program holds the blob's lock, as Own does, until ctx ends; that program
+// may have published the blob meanwhile. Preallocation that does not fit fails with Class DiskFull.
+func (w *Writer) Partial(ctx context.Context, id model.ID, f model.File, validator string) (*Partial, error) {
+	if f.Size <= BlockSize {
+		return nil, &model.Error{
+			Op: "open blob", Class: model.Usage, Model: id, File: f.Path,
+			Err: fmt.Errorf("%d bytes fit into one block and need no partial file", f.Size),
+		}
+	}
+	p, err := w.lockedPartial(ctx, id, f, validator)
+	if err != nil {
+		return nil, err
+	}
+	resumed, err := p.resume()
+	if err == nil && !resumed {
+		err = p.begin()
+	}
+	if err != nil {
+		return nil, errors.Join(p.error("open blob", err), p.Close())
+	}
+	return p, nil
+}
+
+// lockedPartial is a Partial that holds its blob's lock and nothing else.
+func (w *Writer) lockedPartial(ctx context.Context, id model.ID, f model.File, validator string) (*Partial, error) {
+	etag := etagOf(id, f, validator)
+	lock, err := w.lockBlob(ctx, id, etag)
+	if err != nil {
+		if ctxErr := contextError(err); ctxErr != nil {
+			return nil, ctxErr
+		}
+		return nil, diskError("open blob", id, f.Path, err)
+	}
+	return &Partial{
+		w: w, id: id, file: f, jour: w.journalPath(id, etag), lock: lock, dirty: map[int]struct{}{},
+		j: &journal{etag: etag, size: f.Size, validator: sha256.Sum256([]byte(validator)), boot: w.bootID},
+	}, nil
+}
+
+// resume opens what an earlier run left; false if there is nothing that can be used.
+func (p *Partial) resume() (bool, error) {
+	raw, err := os.ReadFile(p.jour)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	j, err := parseJournal(raw)
+	known := !p.file.Digest.IsZero()
+	if err != nil || j.etag != p.j.etag || j.size != p.j.size || !known && j.validator != p.j.validator {
+		return false, nil
+	}
+	name := p.w.blobPath(p.id, incompleteName(j.etag, j.suffix))
+	data, err := p.w.disk.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return false, ignoreMissing(err)
+	}
+	p.name, p.data = name, data
+	info, err := data.Stat()
+	if err != nil {
+		return false, err
+	}
+	if p.log, err = p.w.disk.OpenFile(p.jour, os.O_RDWR, 0); err != nil {
+		return false, err
+	}
+	prove := p.proves
+	if j.boot != "" && j.boot == p.j.boot {
+		prove = nil
+	}
+	entries, slots, err := j.distrust(info.Size(), prove)
+	if err != nil {
+		return false, err
+	}
+	j.boot, p.j = p.j.boot, j
+	for i, e := range j.entries {
+		if e != 0 && !e.durable() {
+			p.dirty[i] = struct{}{}
+			p.fresh += e.len()
+		}
+	}
+	if info.Size() != j.size {
+		if err := p.resize(info.Size()); err != nil {
+			return false, err
+		}
+	}
+	p.w.changed(p.w.blobsDir(p.id), p.w.partialsDir(p.id)) // whoever made the names may not have synced them
+	return true, p.takeBack(entries, slots)
+}
+
+// resize gives a data file its full length again.
+func (p *Partial) resize(now int64) error {
+	if now > p.j.size {
+		return p.data.Truncate(p.j.size)
+	}
+	return p.data.Preallocate(p.j.size)
+}
+
+// takeBack writes down what is no longer trusted. It must be durable before these blocks are filled
+// again, whatever the durability asked for: an old note, come back after a power loss, must not
+// vouch for new bytes.
+func (p *Partial) takeBack(entries, slots []int) error {
+	for _, i := range entries {
+		if err := p.writeEntry(i); err != nil {
+			return err
+		}
+	}
+	for _, i := range slots {
+		if _, err := p.log.WriteAt(make([]byte, slotLen), slotOffset+int64(i)*slotLen); err != nil {
+			return err
+		}
+	}
+	if len(entries)+len(slots) > 0 {
+		if err := p.log.Datasync(); err != nil {
+			return err
+		}
+	}
+	// Last, since it says that the entries hold in this boot.
+	_, err := p.log.WriteAt(p.j.bootRecord(), bootOffset)
+	return err
+}
+
+// proves reads the written prefix of a block and compares its CRC.
+func (p *Partial) proves(i int, e entry) (bool, error) {
+	buf := make([]byte, e.len())
+	_, err := p.data.ReadAt(buf, int64(i)*BlockSize)
+	if errors.Is(err, io.EOF) {
+		return false, nil
+	}
+	return err == nil && crc32.Checksum(buf, castagnoli) == e.crc(), err
+}
+
+// begin starts anew, after removing what cannot be used. The order does not matter for truth: a
+// journal names its data file, whose name is never used twice.
+func (p *Partial) begin() error {
+	if err := p.releaseFiles(); err != nil {
+		return err
+	}
+	p.j.entries = make([]entry, blockCount(p.j.size))
+	p.j.suffix = newSuffix()
+	p.name = p.w.blobPath(p.id, incompleteName(p.j.etag, p.j.suffix))
+	for _, dir := range []string{p.w.blobsDir(p.id), p.w.partialsDir(p.id)} {
+		if err := p.w.folder(dir); err != nil {
+			return err
+		}
+	}
+	if err := p.w.removeLeftovers(p.id, p.j.etag); err != nil {
+		return err
+	}
+	if err := p.w.noteLeftover(p.id, filepath.Base(p.name)); err != nil {
+		return err
+	}
+	if err := p.make(); err != nil {
+		// Nothing was fetched into it, and on a full disk its space is needed elsewhere.
+		return errors.Join(err, p.releaseFiles(), p.w.remove(p.name), p.w.remove(p.jour+".new"))
+	}
+	return nil
+}
+
+// make creates the data file and the journal.
+func (p *Partial) make() (err error) {
+	if p.data, err = p.w.create(p.name); err != nil {
+		return err
+	}
+	if err := p.data.Preallocate(p.j.size); err != nil {
+		return err
+	}
+	// A new file instead of the old one cleared: then no mixture of both can come out of a crash.
+	tmp := p.jour + ".new"
+	if err := p.w.remove(tmp); err != nil {
+		return err
+	}
+	if p.log, err = p.w.create(tmp); err != nil {
+		return err
+	}
+	if err := p.log.Preallocate(journalSize(p.j.size)); err != nil {
+		return err
+	}
+	head := make([]byte, bootOffset+bootLen)
+	copy(head, p.j.header())
+	copy(head[bootOffset:], p.j.bootRecord())
+	if _, err := p.log.WriteAt(head, 0); err != nil {
+		return err
+	}
+	return p.w.rename(tmp, p.jour)
+}
+
+// Missing lists the bytes that are not written yet, ascending and disjoint.
+func (p *Partial) Missing() []model.Segment {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.j.missing()
+}
+
+// Written is how far contiguous written bytes reach from off; off itself if there are none.
+func (p *Partial) Written(off int64) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.j.reach(off)
+}
+
+// Unsynced is the number of bytes that a power loss might cost now.
+func (p *Partial) Unsynced() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fresh
+}
+
+// ReadAt reads written bytes; it refuses a span that is not written completely.
+func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	if off < 0 || p.Written(off) < off+int64(len(b)) {
+		return 0, p.misuse("read", fmt.Errorf("bytes %d to %d are not all written", off, off+int64(len(b))))
+	}
+	n, err := p.data.ReadAt(b, off)
+	return n, p.error("read blob", err)
+}
+
+// WriteAt writes b at off: inside one block, exactly where that block's written bytes end. When it
+// returns, the bytes survive the death of this process; Sync makes them survive a power loss.
+func (p *Partial) WriteAt(b []byte, off int64) error {
+	if len(b) == 0 {
+		return nil
+	}
+	i := int(off / BlockSize)
+	start := int64(i) * BlockSize
+	p.mu.Lock()
+	failed := p.failed
+	var old entry
+	inBlock := off >= 0 && off < p.j.size && off+int64(len(b)) <= start+blockLen(i, p.j.size)
+	if inBlock {
+		old = p.j.entries[i]
+	}
+	p.mu.Unlock()
+	switch {
+	case failed != nil:
+		return failed
+	case !inBlock:
+		return p.misuse("write", fmt.Errorf("%d bytes at %d leave their block or the file of %d bytes", len(b), off, p.j.size))
+	case off != start+old.len():
+		return p.misuse("write", fmt.Errorf("bytes at %d do not continue those written up to %d", off, start+old.len()))
+	}
+	// Data first, then the note about it: killed in between, we lose the note and not the truth.
+	if err := p.w.write(p.data, b, off); err != nil {
+		return p.error("write blob", err)
+	}
+	crc := crc32.Update(old.crc(), castagnoli, b)
+
+	first, n, err := p.note(i, old, newEntry(crc, old.len()+int64(len(b))))
+	if err == nil && n > 0 {
+		err = p.data.StartWriteback(first, n) // not under the lock: a busy device makes it wait
+	}
+	return p.error("write blob", err)
+}
+
+// note replaces block i's entry, and returns the span whose write-back should start, if any.
+func (p *Partial) note(i int, old, now entry) (first, n int64, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.j.entries[i]&^durableBit != old&^durableBit {
+		return 0, 0, p.misuse("write", fmt.Errorf("block %d was changed while it was written", i))
+	}
+	p.j.entries[i] = now
+	p.dirty[i] = struct{}{}
+	p.fresh += now.len() - old.len()
+	if err := p.writeEntry(i); err != nil {
+		return 0, 0, err
+	}
+	if now.len() == blockLen(i, p.j.size) {
+		first, n = p.group(i)
+	}
+	return first, n, nil
+}
+
+// group is the group of blocks around i, as offset and length, if the last write has completed it.
+func (p *Partial) group(i int) (first, n int64) {
+	from := i - i%writebackBlocks
+	to := min(from+writebackBlocks, len(p.j.entries))
+	for k := from; k < to; k++ {
+		if p.j.entries[k].len() < blockLen(k, p.j.size) {
+			return 0, 0
+		}
+	}
+	first = int64(from) * BlockSize
+	return first, min(int64(to)*BlockSize, p.j.size) - first
+}
+
+// writeEntry writes block i's entry to the journal; p.mu is held, or nobody else has p yet.
+func (p *Partial) writeEntry(i int) error {
+	var b [entryLen]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(p.j.entries[i]))
+	_, err := p.log.WriteAt(b[:], entryOffset+int64(i)*entryLen)
+	return err
+}
+
+// Sync makes durable what was written before the call, and keeps state - the in-order hash's
+// MarshalBinary after exactly the first upto bytes, nil if there is none - for the next run. Bytes
+// may be written meanwhile. With durability "process" it only keeps the state.
+//
+// If the device reports that it lost bytes, everything that was not durable is missing again and
+// the Partial does not go on: which of the bytes were lost, nobody knows.
+func (p *Partial) Sync(state []byte, upto int64) error {
+	p.syncing.Lock()
+	defer p.syncing.Unlock()
+
+	// 1. Remember which entries there are now: only their bytes are sure to be covered by step 2.
+	p.mu.Lock()
+	if p.failed != nil {
+		p.mu.Unlock()
+		return p.failed
+	}
+	if len(state) > maxState || upto < 0 || upto > p.j.reach(0) {
+		p.mu.Unlock()
+		return p.misuse("sync", fmt.Errorf("a state of %d bytes after %d bytes cannot be kept", len(state), upto))
+	}
+	type mark struct {
+		block int
+		e     entry
+	}
+	marks := make([]mark, 0, len(p.dirty))
+	for i := range p.dirty {
+		marks = append(marks, mark{i, p.j.entries[i]})
+	}
+	forgets, fresh, named := p.forgets, p.fresh, p.named
+	p.mu.Unlock()
+
+	if p.w.sync {
+		// 2. The bytes, and once the names under which they are found.
+		if err := p.data.Datasync(); err != nil {
+			return p.lost(err)
+		}
+		if !named {
+			if err := p.w.saveNames(); err != nil {
+				return p.error("sync blob", err)
+			}
+		}
+	}
+
+	// 3. Only now may the notes say that the bytes are durable. What has grown meanwhile is left for
+	// the next Sync; and if something was forgotten, the same entry need not mean the same write.
+	p.mu.Lock()
+	p.named = p.named || p.w.sync
+	p.fresh = max(0, p.fresh-fresh)
+	var err error
+	if p.forgets == forgets {
+		for _, m := range marks {
+			if p.w.sync && p.j.entries[m.block] == m.e {
+				p.j.entries[m.block] |= durableBit
+				delete(p.dirty, m.block)
+				err = errors.Join(err, p.writeEntry(m.block))
+			}
+		}
+		if state != nil && upto > 0 {
+			err = errors.Join(err, p.keep(state, upto))
+		}
+	}
+	p.mu.Unlock()
+
+	// 4. The notes themselves. Should they not arrive, the entries of the run before still hold.
+	if err == nil && p.w.sync {
+		err = p.log.Datasync()
+	}
+	return p.error("sync blob", err)
+}
+
+// keep writes a checkpoint over the older of the two.
+func (p *Partial) keep(state []byte, upto int64) error {
+	last := p.j.newest()
+	c := checkpoint{seq: p.j.slots[last].seq + 1, upto: upto, state: bytes.Clone(state)}
+	p.j.slots[1-last] = c
+	_, err := p.log.WriteAt(c.slot(), slotOffset+int64(1-last)*slotLen)
+	return err
+}
+
+// lost takes back everything that was not durable when the device failed to sync: the kernel reports
+// such a failure once, and the pages may be gone from memory at the next read.
+func (p *Partial) lost(cause error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failed = p.error("sync blob", cause)
+	var entries []int
+	for i := range p.dirty {
+		p.j.entries[i] = 0
+		entries = append(entries, i)
+	}
+	clear(p.dirty)
+	slots := p.dropCheckpoints(p.j.reach(0))
+	p.forgets++
+	p.fresh = 0
+	return errors.Join(p.failed, p.takeBack(entries, slots))
+}
+
+// dropCheckpoints empties the slots that cover bytes above from, and returns their indexes.
+func (p *Partial) dropCheckpoints(from int64) (slots []int) {
+	for i, c := range p.j.slots {
+		if c.seq != 0 && c.upto > from {
+			p.j.slots[i] = checkpoint{}
+			slots = append(slots, i)
+		}
+	}
+	return slots
+}
+
+// Checkpoint is the newest state given to Sync that still holds, and how many bytes it covers;
+// (nil, 0) if there is none.
+func (p *Partial) Checkpoint() (state []byte, upto int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.j.slots[p.j.newest()]
+	return bytes.Clone(c.state), c.upto
+}
+
+// Forget says that the bytes of all blocks that seg touches are wrong: they are missing again, and
+// so is every checkpoint above seg.Start. It is durable when it returns, before new bytes may come.
+func (p *Partial) Forget(seg model.Segment) error {
+	if seg.Start < 0 || seg.End > p.j.size || seg.Len() <= 0 {
+		return p.misuse("forget", fmt.Errorf("%v is not a part of a file of %d bytes", seg, p.j.size))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed != nil {
+		return p.failed
+	}
+	p.forgets++
+	var entries []int
+	for i := int(seg.Start / BlockSize); int64(i)*BlockSize < seg.End; i++ {
+		if p.j.entries[i] != 0 {
+			p.j.entries[i] = 0
+			delete(p.dirty, i)
+			entries = append(entries, i)
+		}
+	}
+	return p.error("forget", p.takeBack(entries, p.dropCheckpoints(seg.Start)))
+}
+
+// Stage declares the blob complete and its whole hash to be d, for Publish to make it visible. It
+// refuses while something is missing, or if d is not the digest that was asked for. Afterwards the
+// Staged owns the files, and closing the Partial does nothing.
+func (p *Partial) Stage(d model.Digest) (*Staged, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed != nil {
+		return nil, p.failed
+	}
+	if p.closed {
+		return nil, p.misuse("stage", fs.ErrClosed)
+	}
+	if at := p.j.reach(0); at < p.j.size {
+		return nil, p.misuse("stage", fmt.Errorf("byte %d of %d is still missing", at, p.j.size))
+	}
+	if d.IsZero() || !p.file.Digest.IsZero() && d != p.file.Digest {
+		return nil, &model.Error{
+			Op: "stage", Class: model.Integrity, Model: p.id, File: p.file.Path,
+			Err: fmt.Errorf("content is %v, want %v", d, p.file.Digest),
+		}
+	}
+	crcs := make([]uint32, len(p.j.entries))
+	for i, e := range p.j.entries {
+		crcs[i] = e.crc()
+	}
+	p.closed = true
+	return &Staged{
+		id: p.id, digest: d, etag: p.j.etag, size: p.j.size, name: p.name, crcs: crcs,
+		data: p.data, log: p.log, lock: p.lock, journal: p.jour,
+	}, nil
+}
+
+// Close keeps everything for a later run and releases the blob's lock. Closing twice is harmless.
+func (p *Partial) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	return errors.Join(p.releaseFiles(), p.lock.Close())
+}
+
+// Discard removes everything and releases the blob's lock; after Close or Stage it does nothing.
+func (p *Partial) Discard() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	err := errors.Join(p.releaseFiles(), p.w.remove(p.jour), p.w.remove(p.name))
+	return p.error("discard blob", errors.Join(err, p.lock.Close()))
+}
+
+// releaseFiles closes data and journal if they are open.
+func (p *Partial) releaseFiles() error {
+	var err error
+	for _, f := range []*File{&p.data, &p.log} {
+		if *f != nil {
+			err = errors.Join(err, (*f).Close())
+			*f = nil
+		}
+	}
+	return err
+}
+
+// path names the data file relative to the store, for messages.
+func (p *Partial) path() string {
+	if rel, err := filepath.Rel(p.w.path, p.name); err == nil {
+		return rel
+	}
+	return p.name
+}
+
+func (p *Partial) error(op string, err error) error { return diskError(op, p.id, p.file.Path, err) }
+
+// misuse is an error of the caller, not of the disk.
+func (p *Partial) misuse(op string, err error) error {
+	return &model.Error{Op: op + " " + p.path(), Class: model.Other, Model: p.id, File: p.file.Path, Err: err}
+}
+
+// ignoreMissing turns "does not exist" into nil.
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
