@@ -18,42 +18,43 @@ const (
 
 // A Request is a row of the log.
 type Request struct {
-	At            time.Time
-	CDN           bool // seen by the second host
-	Kind          Kind
-	Method        string
-	URL           string // path and query
-	Path          string // of the file it is about; empty if none
-	Range         string
-	Encoding      string // Accept-Encoding
-	Authorization bool   // whether one was sent
-	Remote        string // address of the connection's other end
-	Fault         string // the fault that bent the answer; empty: none
-	Status        int    // 0 until headers are sent, and for good if none were
-	Sent          int64  // body bytes handed to the connection
-	Done          bool   // whether the answer is over
+	At            time.Time `json:"at"`
+	CDN           bool      `json:"cdn"` // seen by the second host
+	Kind          Kind      `json:"kind"`
+	Method        string    `json:"method"`
+	URL           string    `json:"url"`  // path and query
+	Path          string    `json:"path"` // of the file it is about; empty if none
+	Range         string    `json:"range"`
+	Encoding      string    `json:"encoding"`      // Accept-Encoding
+	Authorization bool      `json:"authorization"` // whether one was sent
+	Remote        string    `json:"remote"`        // address of the connection's other end
+	Fault         string    `json:"fault"`         // the fault that bent the answer; empty: none
+	Status        int       `json:"status"`        // 0 until headers are sent, and for good if none were
+	Sent          int64     `json:"sent"`          // body bytes handed to the connection
+	Done          bool      `json:"done"`          // whether the answer is over
 }
 
 // Side is what one host saw.
 type Side struct {
-	Requests      int64
-	Authorization int64 // requests that carried an Authorization header
-	Connections   int   // distinct connections, by the address of their other end
-	Busy          int   // requests being answered now
-	MaxBusy       int
+	Requests      int64 `json:"requests"`
+	Authorization int64 `json:"authorization"` // requests that carried an Authorization header
+	Connections   int   `json:"connections"`   // distinct connections, by the address of their other end
+	Busy          int   `json:"busy"`          // requests being answered now
+	MaxBusy       int   `json:"max_busy"`
 }
 
 // Stats counts since the hub was made, or since Hub.ResetStats.
 type Stats struct {
-	Requests     map[Kind]int64
-	Body         int64            // bytes of bulk bodies handed to connections; those still in flight count as sent
-	Paths        map[string]int64 // the same by path in the repository (of all repositories together)
-	Ranged       int64            // bulk requests with a Range header
-	Encoded      int64            // bulk requests whose Accept-Encoding allows more than identity
-	Limited      int64            // requests refused by a quota
-	Transfers    int              // bulk bodies being sent now
-	MaxTransfers int              // the most of them at once
-	Hub, CDN     Side
+	Requests     map[Kind]int64   `json:"requests"`
+	Body         int64            `json:"body"`          // bytes of bulk bodies handed to connections; those still in flight count as sent
+	Paths        map[string]int64 `json:"paths"`         // the same by path in the repository (of all repositories together)
+	Ranged       int64            `json:"ranged"`        // bulk requests with a Range header
+	Encoded      int64            `json:"encoded"`       // bulk requests whose Accept-Encoding allows more than identity
+	Limited      int64            `json:"limited"`       // requests refused by a quota
+	Transfers    int              `json:"transfers"`     // bulk bodies being sent now
+	MaxTransfers int              `json:"max_transfers"` // the most of them at once
+	Hub          Side             `json:"hub"`
+	CDN          Side             `json:"cdn"`
 }
 
 // logSize bounds the log; the oldest requests leave first.

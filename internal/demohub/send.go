@@ -94,10 +94,10 @@ func (t *transfer) run(ctx context.Context) error {
 	if f, ok := src.(*os.File); ok && a.flip < 0 && !a.gzip {
 		write, most = t.sendfile(f), filePiece
 	}
+	var packed *gzip.Writer
 	if a.gzip {
-		z := gzip.NewWriter(t.w)
-		defer z.Close()
-		write = t.buffered(src, z)
+		packed = gzip.NewWriter(counted{t})
+		write = t.buffered(src, packed)
 	}
 	for off := span.Start; off < span.End; {
 		n := min(most, span.End-off)
@@ -122,7 +122,9 @@ func (t *transfer) run(ctx context.Context) error {
 			return err
 		}
 		n, err = write(off, n)
-		t.hub.meter.sent(t.row, n)
+		if packed == nil {
+			t.hub.meter.sent(t.row, n)
+		}
 		if err == nil && paced {
 			err = flusher.Flush()
 		}
@@ -130,6 +132,9 @@ func (t *transfer) run(ctx context.Context) error {
 			return err
 		}
 		off += n
+	}
+	if packed != nil {
+		return packed.Close()
 	}
 	if a.stop == span.Len() && a.ending == resetting {
 		if err := flusher.Flush(); err != nil {
@@ -200,6 +205,15 @@ func (t *transfer) sendfile(f *os.File) func(off, n int64) (int64, error) {
 		}
 		return io.CopyN(t.w, f, n)
 	}
+}
+
+// counted meters what a compressor writes.
+type counted struct{ *transfer }
+
+func (c counted) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.hub.meter.sent(c.row, int64(n))
+	return n, err
 }
 
 // wait returns after d, or with the context's error when the request is over; a negative d is for ever.
