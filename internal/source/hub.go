@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -18,7 +16,7 @@ import (
 type hub struct {
 	wire   *wire
 	base   string // the endpoint without a trailing slash
-	places *places
+	places places
 }
 
 func newHub(w *wire) *hub {
@@ -82,7 +80,7 @@ func (h *hub) info(ctx context.Context, id model.ID, rev string) (*information, 
 		return nil, &model.Error{Op: "resolve", Class: model.Usage, Model: id, Err: errors.New("id and revision make no URL")}
 	}
 	info := &information{files: newListing()}
-	if _, err = h.getJSON(ctx, id, u, info.read); err != nil {
+	if _, err = h.get(ctx, id, u, info.read); err != nil {
 		return nil, err
 	}
 	switch {
@@ -138,36 +136,17 @@ func (i *information) take(s sibling) error {
 	return i.files.add(f)
 }
 
-// getJSON gets a metadata answer and decodes it while it arrives. It returns the page that follows,
-// nil when there is none; a page on another host is an error.
-func (h *hub) getJSON(ctx context.Context, id model.ID, u *url.URL, decode func(*json.Decoder) error) (*url.URL, error) {
-	a, err := h.wire.do(ctx, request{
-		op: "resolve", method: http.MethodGet, by: h.wire.meta, url: u, hub: true,
-		header: http.Header{"Accept": {"application/json"}},
-	})
+// get gets a document of the hub. It returns the page that follows it, nil when there is none; a
+// page on another host is an error.
+func (h *hub) get(ctx context.Context, id model.ID, u *url.URL, decode func(*json.Decoder) error) (*url.URL, error) {
+	at, header, err := document{
+		wire: h.wire, id: id, url: u, hub: true, decode: decode,
+		refused: func(a *answer) error { return h.refusal(a, "resolve", id, wantRevision) },
+	}.get(ctx)
 	if err != nil {
-		return nil, about(err, id, "")
-	}
-	if a.StatusCode != http.StatusOK {
-		defer a.drop()
-		return nil, h.refusal(a, "resolve", id, wantRevision)
-	}
-	at := a.Request.URL
-	if isHTML(a.Header) {
-		defer a.drop()
-		return nil, &model.Error{
-			Op: "resolve", Class: model.Other, Model: id, URL: at.String(), Err: ErrCaptivePortal,
-			Hint: "a login page of the network or a proxy is in the way: open a browser, or check HTTPS_PROXY and HF_ENDPOINT",
-		}
-	}
-	body := a.stream(h.wire.patience, func(class model.Class, err error) error {
-		return &model.Error{Op: "resolve", Class: class, Model: id, URL: at.String(), Err: err}
-	})
-	defer body.Close()
-	if err := decodeWhole(body, decode); err != nil {
 		return nil, h.unacceptable(err, id, at)
 	}
-	link := nextLink(a.Header.Values("Link"))
+	link := nextLink(header.Values("Link"))
 	if link == "" {
 		return nil, nil
 	}
@@ -196,8 +175,6 @@ func (h *hub) unacceptable(err error, id model.ID, at *url.URL) error {
 		}
 	case file != "", errors.Is(err, model.ErrUnsafePath), errors.Is(err, errTooMany), errors.Is(err, errTooLarge):
 		return untrue(err, id)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		err = errors.New("it ends too early")
 	}
 	return &model.Error{
 		Op: "resolve", Class: model.ServerError, Model: id, URL: at.String(),

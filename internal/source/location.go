@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,36 +17,27 @@ import (
 // would do; forgetting one costs a redirect.
 const maxPlaces = 4096
 
-// A fileKey names a file of a commit.
-type fileKey struct {
-	id     model.ID
-	commit string
-	path   string
-}
+// A revisionKey names the listing of a commit, a fileKey one of its files.
+type (
+	revisionKey struct {
+		id     model.ID
+		commit string
+	}
+	fileKey struct {
+		revisionKey
+		path string
+	}
+)
 
 // places remembers where the redirects of each file ended. It lives in memory only, since those
 // URLs are as good as a password for their file.
-type places struct {
-	mu    sync.Mutex
-	by    map[fileKey]*place
-	order []fileKey // oldest first
-}
+type places struct{ *recent[fileKey, *place] }
 
-func newPlaces() *places { return &places{by: make(map[fileKey]*place)} }
+func newPlaces() places { return places{newRecent[fileKey, *place](maxPlaces)} }
 
-func (p *places) of(k fileKey) *place {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if at, ok := p.by[k]; ok {
-		return at
-	}
-	if len(p.order) == maxPlaces {
-		delete(p.by, p.order[0])
-		p.order = append(p.order[:0], p.order[1:]...)
-	}
-	at := &place{turn: make(chan struct{}, 1)}
-	p.by[k], p.order = at, append(p.order, k)
-	return at
+func (p places) of(m *model.Manifest, f model.File) *place {
+	k := fileKey{revisionKey{m.ID, m.Commit}, f.Path}
+	return p.recent.of(k, func() *place { return &place{turn: make(chan struct{}, 1)} })
 }
 
 // A place is where one file's bytes are. Whoever holds the turn looks for it; the others wait.
@@ -60,7 +52,7 @@ type location struct {
 	url   *url.URL
 	home  bool      // it is the hub itself
 	renew time.Time // zero = it does not expire, as far as we can see
-	etags validator
+	first validator
 }
 
 // find returns the location, or nil and the duty to look for it: then settle must be called.
@@ -108,14 +100,16 @@ func (p *place) forget(at *location) {
 	}
 }
 
-// A validator is the ETag that a location gave first.
+// A validator is by what a location named its content first: the ETag, or the date when there is
+// none.
 type validator struct {
-	mu   sync.Mutex
-	etag string
+	mu       sync.Mutex
+	etag     string
+	modified string
 }
 
 // ifRange is the header that makes the server send everything when the file has changed. Weak
-// ETags may not be used so (RFC 9110, section 13.1.5).
+// ETags may not be used so, and dates are weak (RFC 9110, section 13.1.5).
 func (v *validator) ifRange() string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -125,15 +119,25 @@ func (v *validator) ifRange() string {
 	return v.etag
 }
 
-// agrees compares an answer's ETag with the first one, and records it when it is the first. Weak
-// and strong forms of one ETag agree: an edge that compresses text weakens it.
-func (v *validator) agrees(etag string) (was string, ok bool) {
+// check compares an answer with the first one, or records it when it is the first. Weak and strong
+// forms of one ETag agree: an edge that compresses text weakens it.
+func (v *validator) check(h http.Header) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.etag == "" {
-		v.etag = etag
+	etag, modified := h.Get("ETag"), h.Get("Last-Modified")
+	switch {
+	case v.etag != "" && etag != "":
+		if opaque(etag) != opaque(v.etag) {
+			return fmt.Errorf("its ETag is %s, before it was %s", clip(etag), clip(v.etag))
+		}
+	case v.etag == "" && etag == "" && v.modified != "" && modified != "":
+		if modified != v.modified {
+			return fmt.Errorf("it was modified on %s, before on %s", clip(modified), clip(v.modified))
+		}
+	case v.etag == "" && v.modified == "":
+		v.etag, v.modified = etag, modified
 	}
-	return v.etag, etag == "" || opaque(etag) == opaque(v.etag)
+	return nil
 }
 
 // opaque strips an ETag of its weakness and quotes.

@@ -28,68 +28,68 @@ func (h *hub) Open(ctx context.Context, m *model.Manifest, f model.File, seg mod
 	if err != nil {
 		return nil, &model.Error{Op: "fetch", Class: model.Usage, Model: m.ID, File: f.Path, Err: errors.New("id and path make no URL")}
 	}
-	p := h.places.of(fileKey{m.ID, m.Commit, f.Path})
 	o := opening{
-		wire: h.wire, id: m.ID, file: f, seg: seg, hub: true,
+		wire: h.wire, id: m.ID, file: f, seg: seg, start: start, hub: true,
 		look:    func(res *http.Response, home bool) error { return promised(res, home, m, f) },
 		refused: func(a *answer) error { return h.refusal(a, "fetch", m.ID, wantFile) },
 	}
-	return o.open(ctx, p, start)
+	return o.open(ctx, h.places.of(m, f))
 }
 
-// An opening is one attempt to open a segment of a file at a place.
+// An opening is one attempt to open a segment of a file.
 type opening struct {
-	wire    *wire
-	id      model.ID
-	file    model.File
-	seg     model.Segment
-	hub     bool // the request may carry the token to the endpoint
-	etag    string
-	look    func(res *http.Response, home bool) error
-	refused func(a *answer) error // explains a failure that the source itself answered with
+	wire  *wire
+	id    model.ID
+	file  model.File
+	seg   model.Segment
+	start *url.URL // where the source says that the file is
+	hub   bool     // start is at the hub: the endpoint gets the token
+	// etag and modified are how the source named the content when it was resolved; empty = unknown.
+	etag, modified string
+	// look sees the headers of each hop; nil = nobody looks.
+	look func(res *http.Response, home bool) error
+	// refused explains a failure that the source itself answered with.
+	refused func(a *answer) error
 }
 
 // open goes to where the file is known to be, or finds that out from start.
-func (o opening) open(ctx context.Context, p *place, start *url.URL) (*Body, error) {
+func (o opening) open(ctx context.Context, p *place) (*Body, error) {
 	at, err := p.find(ctx)
 	if err != nil {
-		return nil, o.fault(start)(model.Cancelled, err)
+		return nil, o.fault(o.start)(model.Cancelled, err)
 	}
-	if at != nil {
-		b, err := o.openAt(ctx, at)
-		if stale(err) && !at.home {
-			p.forget(at)
-		}
+	if at == nil {
+		at, b, err := o.discover(ctx)
+		p.settle(at)
 		return b, err
 	}
-	at, b, err := o.discover(ctx, start)
-	p.settle(at)
+	a, err := o.ask(ctx, at.url, o.hub && at.home, at.first.ifRange())
+	var b *Body
+	if err == nil {
+		b, err = o.accept(a, &at.first)
+	}
+	if stale(err) && !at.home {
+		p.forget(at)
+	}
 	return b, err
 }
 
 // discover follows the redirects from start; where they end is the location.
-func (o opening) discover(ctx context.Context, start *url.URL) (*location, *Body, error) {
-	a, err := o.ask(ctx, start, o.hub, "")
+func (o opening) discover(ctx context.Context) (*location, *Body, error) {
+	a, err := o.ask(ctx, o.start, o.hub, "")
 	if err != nil {
 		return nil, nil, err
 	}
 	at := &location{
 		url: a.Request.URL, home: a.home,
-		renew: renewal(a.Request.URL, a.signed, time.Now()), etags: validator{etag: o.etag},
+		renew: renewal(a.Request.URL, a.signed, time.Now()),
+		first: validator{etag: o.etag, modified: o.modified},
 	}
-	b, err := o.accept(a, &at.etags)
+	b, err := o.accept(a, &at.first)
 	if err != nil {
 		return nil, nil, err
 	}
 	return at, b, nil
-}
-
-func (o opening) openAt(ctx context.Context, at *location) (*Body, error) {
-	a, err := o.ask(ctx, at.url, o.hub && at.home, at.etags.ifRange())
-	if err != nil {
-		return nil, err
-	}
-	return o.accept(a, &at.etags)
 }
 
 // stale reports whether a failure may be the fault of the location, so that asking the hub again
@@ -122,16 +122,15 @@ func (o opening) ask(ctx context.Context, u *url.URL, hub bool, ifRange string) 
 func (o opening) accept(a *answer, first *validator) (*Body, error) {
 	if a.StatusCode != http.StatusOK && a.StatusCode != http.StatusPartialContent {
 		defer a.drop()
-		if a.home || !o.hub {
+		if a.home || a.Request.URL.String() == o.start.String() {
 			return nil, about(o.refused(a), o.id, o.file.Path)
 		}
 		return nil, o.elsewhere(a)
 	}
 	fault := o.fault(a.Request.URL)
-	if was, ok := first.agrees(a.Header.Get("ETag")); !ok {
+	if err := first.check(a.Header); err != nil {
 		defer a.drop()
-		return nil, fault(model.Integrity, fmt.Errorf("it changed while downloading (ETag %s, before %s); the commit is pinned, so it must not",
-			clip(a.Header.Get("ETag")), clip(was)))
+		return nil, fault(model.Integrity, fmt.Errorf("it changed while downloading, although its commit is pinned: %w", err))
 	}
 	covers, class, err := covered(a.Response, o.file, o.seg)
 	if err != nil {
@@ -139,14 +138,14 @@ func (o opening) accept(a *answer, first *validator) (*Body, error) {
 		return nil, fault(class, err)
 	}
 	return &Body{
-		ReadCloser: &counted{stream: a.stream(o.wire.patience, fault), left: covers.Len()},
+		ReadCloser: &counted{stream: a.stream(fault), left: covers.Len()},
 		Segment:    covers,
 		Host:       hostPort(a.Request.URL),
 		FirstByte:  a.took,
 	}, nil
 }
 
-// elsewhere explains the refusal of a host that the hub sent us to. It knows nothing of users: a
+// elsewhere explains the refusal of a host that the source sent us to. It knows nothing of users: a
 // 401 or 403 from it is about the signature of the link.
 func (o opening) elsewhere(a *answer) error {
 	e := &model.Error{

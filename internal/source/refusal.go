@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"strings"
@@ -25,7 +24,7 @@ const (
 // share (status, X-Error-Code, X-Error-Message); first match wins, in the order of the hub's own
 // client. The hub checks existence, then being disabled, then gating, then revision, then file.
 func (h *hub) refusal(a *answer, op string, id model.ID, wanted want) error {
-	message := h.message(a.Response)
+	message := h.message(a)
 	page := h.base + "/" + id.Name
 	e := &model.Error{Op: op, Model: id, URL: a.Request.URL.String(), After: retryAfter(a.Header, time.Now())}
 	set := func(class model.Class, err error, hint string) error {
@@ -75,11 +74,11 @@ func (h *hub) refusal(a *answer, op string, id model.ID, wanted want) error {
 	case s == http.StatusRequestedRangeNotSatisfiable:
 		return set(model.RangeRefused, errors.New("the hub says that the range lies outside the file"), "")
 	case s == http.StatusRequestTimeout || s >= 500:
-		return set(model.ServerError, withMessage(nil, "the hub answered "+a.Status, plainOnly(a.Response, message)), "")
+		return set(model.ServerError, withMessage(nil, "the hub answered "+a.Status, message), "")
 	case s == http.StatusBadRequest:
 		return set(model.Usage, withMessage(nil, "the hub refuses the request", message), "")
 	}
-	return set(model.Other, withMessage(nil, "the hub answered "+a.Status, plainOnly(a.Response, message)), "")
+	return set(model.Other, withMessage(nil, "the hub answered "+a.Status, message), "")
 }
 
 // withMessage joins a sentinel (or text alone) and the server's own words.
@@ -97,24 +96,12 @@ func withMessage(sentinel error, text, message string) error {
 	return errors.New(text)
 }
 
-// plainOnly keeps a message unless it is a page for browsers.
-func plainOnly(res *http.Response, message string) string {
-	if isHTML(res.Header) {
-		return ""
-	}
-	return message
-}
-
 // message finds the server's own words: X-Error-Message, or what the body has in one of the shapes
 // that hubs use. It is one line of printable text without our token in it, whatever was sent.
-func (h *hub) message(res *http.Response) string {
-	m := res.Header.Get("X-Error-Message")
-	if m == "" && res.Request.Method != http.MethodHead && !isHTML(res.Header) {
-		body, err := io.ReadAll(io.LimitReader(res.Body, int64(64*model.KiB)))
-		if err != nil {
-			return ""
-		}
-		m = messageOf(body)
+func (h *hub) message(a *answer) string {
+	m := a.Header.Get("X-Error-Message")
+	if m == "" && !isHTML(a.Header) {
+		m = messageOf(a.text(int64(64 * model.KiB)))
 	}
 	if h.wire.token != "" {
 		m = strings.ReplaceAll(m, h.wire.token, "…")

@@ -72,7 +72,9 @@ func New(s Settings) (*Sources, error) {
 	}
 	return &Sources{
 		byScheme: map[model.Scheme]Source{
-			model.Hub: newHub(w),
+			model.Hub:    newHub(w),
+			model.HTTPS:  newWeb(w),
+			model.Folder: newFolder(),
 		},
 		wire: w,
 	}, nil

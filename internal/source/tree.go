@@ -95,7 +95,7 @@ func (h *hub) tree(ctx context.Context, m *model.Manifest) (*listing, error) {
 	all, seen := newListing(), make(map[string]struct{})
 	for {
 		seen[u.String()] = struct{}{}
-		next, err := h.getJSON(ctx, m.ID, u, all.readTree)
+		next, err := h.get(ctx, m.ID, u, all.readTree)
 		if err != nil || next == nil {
 			return all, err
 		}

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -89,6 +90,8 @@ type answer struct {
 	home   bool          // it began at the hub, and no hop left the endpoint's origin
 	signed http.Header   // of the last redirect; nil when there was none
 	took   time.Duration // of the last hop, from request to headers
+	// patience is how long a read of the body may wait; 0 = for ever.
+	patience time.Duration
 }
 
 // do sends q and follows its redirects by hand. The token goes to the endpoint's origin and stays
@@ -105,7 +108,7 @@ func (w *wire) do(ctx context.Context, q request) (*answer, error) {
 		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	a := &answer{ctx: ctx, cancel: cancel, home: q.hub}
+	a := &answer{ctx: ctx, cancel: cancel, home: q.hub, patience: w.patience}
 	u := q.url
 	for hops := 0; ; hops++ {
 		a.home = a.home && sameOrigin(u, w.home)
@@ -138,7 +141,7 @@ func (w *wire) do(ctx context.Context, q request) (*answer, error) {
 			a.drop()
 			return nil, fail(u, model.ServerError, err)
 		}
-		discard(res)
+		a.discard()
 		a.signed, u = res.Header, next
 	}
 }
@@ -200,22 +203,32 @@ func (w *wire) follow(from *url.URL, location string) (*url.URL, error) {
 }
 
 // stream makes the reader of the answer's body.
-func (a *answer) stream(patience time.Duration, fault func(model.Class, error) error) *stream {
-	return newStream(a.ctx, a.cancel, a.Body, patience, fault)
+func (a *answer) stream(fault func(model.Class, error) error) *stream {
+	return newStream(a.ctx, a.cancel, a.Body, a.patience, fault)
 }
 
-// drop ends an answer that nobody will read. A short rest is read, to save the connection.
+// drop ends an answer that nobody will read on.
 func (a *answer) drop() {
-	discard(a.Response)
+	a.discard()
 	a.cancel(nil)
 }
 
-// discard closes a body, after reading its rest when that is cheaper than a new connection.
-func discard(res *http.Response) {
-	if res.ContentLength >= 0 && res.ContentLength <= int64(4*model.KiB) {
-		_, _ = io.Copy(io.Discard, res.Body)
+// discard closes the body, after reading its rest when that is cheaper than a new connection.
+func (a *answer) discard() {
+	if a.ContentLength >= 0 && a.ContentLength <= int64(4*model.KiB) {
+		a.text(int64(4 * model.KiB))
 	}
-	_ = res.Body.Close()
+	_ = a.Body.Close()
+}
+
+// text reads the beginning of the body, most bytes of it, as far as it comes. It is used for words
+// that explain an error, so that a failure to read them is no error of its own.
+func (a *answer) text(most int64) []byte {
+	if a.patience > 0 {
+		defer time.AfterFunc(a.patience, func() { a.cancel(errStalled) }).Stop()
+	}
+	b, _ := io.ReadAll(io.LimitReader(a.Body, most))
+	return b
 }
 
 func redirects(res *http.Response) bool {
@@ -316,11 +329,19 @@ func trusted(files []string) (*x509.CertPool, error) {
 		pool = x509.NewCertPool() // a container without any: the files must do
 	}
 	for _, f := range files {
-		pem, err := os.ReadFile(f)
-		if err != nil {
-			return nil, fmt.Errorf("certificates: %w; check SSL_CERT_FILE, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE", err)
+		inside, err := filepath.Glob(filepath.Join(f, "*")) // REQUESTS_CA_BUNDLE may name a folder
+		if err != nil || len(inside) == 0 {
+			inside = []string{f}
 		}
-		if !pool.AppendCertsFromPEM(pem) {
+		found := false
+		for _, f := range inside {
+			pem, err := os.ReadFile(f)
+			if err != nil {
+				return nil, fmt.Errorf("certificates: %w; check SSL_CERT_FILE, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE", err)
+			}
+			found = pool.AppendCertsFromPEM(pem) || found
+		}
+		if !found {
 			return nil, fmt.Errorf("certificates: %s holds no certificate in PEM form", f)
 		}
 	}
