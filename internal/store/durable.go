@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 )
@@ -41,6 +42,13 @@ func (w *Writer) folder(dir string) error {
 	w.made[dir] = true
 	w.unsaved[filepath.Dir(dir)] = true
 	return nil
+}
+
+// forgetFolders drops what is known of a folder and those below, which are gone or moved.
+func (w *Writer) forgetFolders(dir string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.made, func(d string, _ bool) bool { return within(dir, d) })
 }
 
 // inside reports whether dir is one of the store's own folders.

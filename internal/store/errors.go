@@ -9,12 +9,12 @@ import (
 )
 
 // diskError sorts a failure of the file system by what can be done about it. Errors that already
-// carry a class pass unchanged, and so does nil.
+// carry a class pass unchanged, and so do a context's errors and nil.
 func diskError(op string, id model.ID, file string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[*model.Error](err); ok {
+	if _, ok := errors.AsType[*model.Error](err); ok || contextError(err) != nil {
 		return err
 	}
 	e := &model.Error{Op: op, Class: model.DiskError, Model: id, File: file, Err: err}

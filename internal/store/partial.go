@@ -260,11 +260,27 @@ func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
-	if off < 0 || p.Written(off) < off+int64(len(b)) {
+	if off < 0 || !p.covers(off, off+int64(len(b))) {
 		return 0, p.misuse("read", fmt.Errorf("bytes %d to %d are not all written", off, off+int64(len(b))))
 	}
 	n, err := p.data.ReadAt(b, off)
 	return n, p.error("read blob", err)
+}
+
+// covers reports whether all bytes from start to end are written. It looks at their blocks only: the
+// hash asks for each piece of a file that may have a hundred thousand.
+func (p *Partial) covers(start, end int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if end > p.j.size {
+		return false
+	}
+	for i := start / BlockSize; i*BlockSize < end; i++ {
+		if i*BlockSize+p.j.entries[i].len() < min(end, (i+1)*BlockSize) {
+			return false
+		}
+	}
+	return true
 }
 
 // WriteAt writes b at off: inside one block, exactly where that block's written bytes end. When it
@@ -514,6 +530,17 @@ func (p *Partial) Stage(d model.Digest) (*Staged, error) {
 		id: p.id, digest: d, etag: p.j.etag, size: p.j.size, name: p.name, crcs: crcs,
 		data: p.data, log: p.log, lock: p.lock, journal: p.jour,
 	}, nil
+}
+
+// BlockCRC is the CRC-32C of a block as it was written, and whether all of the block is written.
+func (p *Partial) BlockCRC(block int64) (crc uint32, written bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if block < 0 || block >= int64(len(p.j.entries)) {
+		return 0, false
+	}
+	e := p.j.entries[block]
+	return e.crc(), e.len() == blockLen(int(block), p.j.size)
 }
 
 // Close keeps everything for a later run and releases the blob's lock. Closing twice is harmless.

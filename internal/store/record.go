@@ -1,0 +1,94 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"ema/internal/model"
+)
+
+// Record is what ema remembers of a revision that it completed: which of its files were wanted, and
+// where they came from. It is a hint for people and for listings; the bytes are proven by sidecars.
+type Record struct {
+	ID               model.ID
+	Revision, Commit string
+	Include, Exclude []string     // the patterns that chose the files; empty for all
+	Files            []model.File // wanted files, with their final digests
+	Source           string       // where from, without secrets
+	CompletedAt      time.Time
+}
+
+type recordJSON struct {
+	ID          string       `json:"id"`
+	Revision    string       `json:"revision"`
+	Commit      string       `json:"commit"`
+	Include     []string     `json:"include,omitempty"`
+	Exclude     []string     `json:"exclude,omitempty"`
+	Source      string       `json:"source,omitempty"`
+	CompletedAt time.Time    `json:"completed_at"`
+	Files       []recordFile `json:"files"`
+}
+
+type recordFile struct {
+	Path      string `json:"path"`
+	Size      int64  `json:"size"`
+	Digest    string `json:"digest"` // 64 hexadecimal digits: sha256; 40: git blob id
+	PointerID string `json:"pointer_id,omitempty"`
+	XetHash   string `json:"xet_hash,omitempty"`
+}
+
+// MarshalJSON writes the form in which records are kept.
+func (r Record) MarshalJSON() ([]byte, error) {
+	out := recordJSON{
+		ID: r.ID.String(), Revision: r.Revision, Commit: r.Commit, Include: r.Include, Exclude: r.Exclude,
+		Source: r.Source, CompletedAt: r.CompletedAt.UTC(), Files: make([]recordFile, len(r.Files)),
+	}
+	for i, f := range r.Files {
+		out.Files[i] = recordFile{f.Path, f.Size, f.Digest.Hex(), f.PointerID, f.XetHash}
+	}
+	return json.Marshal(out)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote, and refuses names and sizes that it cannot have written.
+func (r *Record) UnmarshalJSON(raw []byte) error {
+	var in recordJSON
+	if err := json.Unmarshal(raw, &in); err != nil {
+		return err
+	}
+	id, err := model.ParseID(in.ID)
+	if err != nil {
+		return err
+	}
+	if !model.IsCommit(in.Commit) {
+		return fmt.Errorf("record of %v: %q is not a commit", id, in.Commit)
+	}
+	files := make([]model.File, len(in.Files))
+	for i, f := range in.Files {
+		d, err := model.ParseDigest(f.Digest)
+		if err = errors.Join(err, model.CheckPath(f.Path)); err != nil {
+			return fmt.Errorf("record of %v: %w", id, err)
+		}
+		if f.Size < 0 {
+			return fmt.Errorf("record of %v: %s: size %d is negative", id, f.Path, f.Size)
+		}
+		files[i] = model.File{Path: f.Path, Size: f.Size, Digest: d, PointerID: f.PointerID, XetHash: f.XetHash}
+	}
+	*r = Record{id, in.Revision, in.Commit, in.Include, in.Exclude, files, in.Source, in.CompletedAt}
+	return nil
+}
+
+// readRecord reads a record; nil if there is none that can be read.
+func readRecord(name string) *Record {
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return nil
+	}
+	r := new(Record)
+	if json.Unmarshal(raw, r) != nil {
+		return nil
+	}
+	return r
+}
