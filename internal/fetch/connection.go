@@ -1,0 +1,238 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"ema/internal/model"
+	"ema/internal/source"
+)
+
+// errCrawls is why a connection is ended that delivers far less than the others.
+var errCrawls = errors.New("the connection was far slower than its siblings")
+
+// connection works on one task after the other until there is none. Its failures are its own: it
+// waits them out while others take over what it left.
+func (r *run) connection(ctx context.Context, worker int) error {
+	buf, err := r.buffers.get(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { r.buffers.put(buf) }()
+	var failing attempts
+	for {
+		t, more, err := r.plan.next(ctx, worker)
+		if err != nil || !more {
+			return err
+		}
+		r.job.Progress.Connections.Add(1)
+		if t.claim != nil {
+			buf, err = r.segment(ctx, t.claim, buf, &failing)
+		} else {
+			err = r.smallFile(ctx, t.small, buf, &failing)
+		}
+		r.job.Progress.Connections.Add(-1)
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		wait, final := r.judge(t, err, &failing)
+		if final != nil {
+			return final
+		}
+		r.job.Progress.Retries.Add(1)
+		r.job.Progress.note(fmt.Sprintf("%v; retrying", err))
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// judge says how long to wait after a failed attempt, or that the job cannot go on.
+func (r *run) judge(t task, err error, failing *attempts) (time.Duration, error) {
+	class := model.ClassOf(err)
+	if class == model.RateLimited || class == model.ServerError {
+		r.plan.retreat()
+	}
+	var key any = t.small.Path
+	progress := uint64(0)
+	if t.claim != nil {
+		key, progress = t.claim.blob, r.plan.progressOf(t.claim.blob)
+	}
+	return failing.next(r.settings.Retry, key, progress, err)
+}
+
+// segment fetches a claim. What arrived before an error is written and counts.
+func (r *run) segment(ctx context.Context, c *claim, buf []byte, failing *attempts) ([]byte, error) {
+	defer r.plan.release(c)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.plan.begin(c, cancel)
+
+	want := r.plan.span(c)
+	body, err := r.source.Open(ctx, r.job.Manifest, c.blob.file, want)
+	if err != nil {
+		return buf, because(ctx, err)
+	}
+	defer body.Close()
+	if err := r.align(c, body, buf, want); err != nil {
+		return buf, because(ctx, err)
+	}
+	r.plan.observe(body.FirstByte, 0)
+	c.received.Store(0)
+	begun := time.Now()
+	for {
+		if r.plan.overdue(ctx, c.blob, int64(r.settings.SyncBytes)) != nil {
+			return buf, context.Cause(ctx)
+		}
+		off, room := r.plan.room(c, int64(len(buf)))
+		if room == 0 {
+			break
+		}
+		n, err := r.read(body, c, buf[:room])
+		if n > 0 {
+			if werr := c.blob.sink.WriteAt(buf[:n], off); werr != nil {
+				return buf, werr
+			}
+			r.plan.wrote(c, int64(n))
+			r.job.Progress.Written.Add(int64(n))
+			failing.progressed(int64(n))
+			if c.blob.order.offer(off, buf[:n]) {
+				if buf, err = r.buffers.replace(ctx, err); buf == nil {
+					return nil, err
+				}
+			}
+		}
+		if err != nil && int64(n) < room {
+			return buf, because(ctx, err)
+		}
+	}
+	if took := time.Since(begun); took > 10*time.Millisecond {
+		r.plan.observe(0, float64(c.received.Load())/took.Seconds())
+	}
+	return buf, nil
+}
+
+// align brings the answer's first byte to the claim's first byte. A server that ignores ranges sends
+// the whole file: the first time that counts as a failed attempt, since one sick edge of a content
+// network may do so; when ranges have never worked, the file is fetched by one connection, which
+// skips what is here already.
+func (r *run) align(c *claim, body *source.Body, buf []byte, want model.Segment) error {
+	if body.Segment == want {
+		r.plan.honoured(c.blob, want.Len() < c.blob.file.Size)
+		return nil
+	}
+	if body.Segment.Start < want.Start && !r.plan.refusedRange(c) {
+		return &model.Error{
+			Op: "fetch", Class: model.RangeRefused, Model: r.job.Manifest.ID, File: c.blob.file.Path,
+			Err: errors.New("the server sent the whole file although a range was asked for"),
+		}
+	}
+	for skip := want.Start - body.Segment.Start; skip > 0; {
+		n, err := r.read(body, c, buf[:min(skip, int64(len(buf)))])
+		skip -= int64(n)
+		if err != nil && skip > 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// read fills p from the body as far as it goes, and keeps the time of the last byte.
+func (r *run) read(body io.Reader, c *claim, p []byte) (int, error) {
+	var n int
+	for n < len(p) {
+		m, err := body.Read(p[n:])
+		n += m
+		if m > 0 {
+			c.received.Add(int64(m))
+			r.job.Progress.LastByte.Store(time.Now().UnixNano())
+			r.job.Progress.Received.Add(int64(m))
+		}
+		if err != nil {
+			if err == io.EOF && n == len(p) {
+				err = nil
+			}
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// smallFile fetches a file of at most BlockSize by one request and proves it before handing it over.
+func (r *run) smallFile(ctx context.Context, f model.File, buf []byte, failing *attempts) (err error) {
+	defer func() { r.plan.smallDone(f, err == nil) }()
+	if f.Size > int64(len(buf)) {
+		buf = r.buffers.getSmall()
+		defer r.buffers.putSmall(buf)
+	}
+	content := buf[:f.Size]
+	if f.Size > 0 {
+		if err := r.receive(ctx, f, model.Segment{End: f.Size}, content); err != nil {
+			return err
+		}
+	}
+	h := f.Digest.NewHash(f.Size)
+	h.Write(content)
+	digest := f.Digest.Sum(h)
+	if !f.Digest.IsZero() && digest != f.Digest {
+		return mismatch(r.job.Manifest.ID, f, digest)
+	}
+	failing.progressed(f.Size)
+	if err := r.job.Small(ctx, f, content, digest); err != nil {
+		return err
+	}
+	r.job.Progress.Written.Add(f.Size)
+	r.job.Progress.Hashed.Add(f.Size)
+	r.job.Progress.FilesDone.Add(1)
+	return nil
+}
+
+// truncated is the error for a body that ended before its promised length.
+func truncated(id model.ID, f model.File, err error) error {
+	if err == nil || err == io.EOF {
+		err = &model.Error{Op: "fetch", Class: model.Truncated, Model: id, File: f.Path, Err: io.ErrUnexpectedEOF}
+	}
+	return err
+}
+
+// mismatch is the error for bytes that are all there and not the promised ones.
+func mismatch(id model.ID, f model.File, got model.Digest) error {
+	return &model.Error{
+		Op: "fetch", Class: model.Integrity, Model: id, File: f.Path,
+		Err:  fmt.Errorf("the bytes that came hash to %s, promised was %s", got, f.Digest),
+		Hint: "try again, or another endpoint: a proxy or mirror on the way changes bytes",
+	}
+}
+
+// because names our own reason for ending a connection, where there is one.
+func because(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, errCrawls) {
+		return &model.Error{Op: "fetch", Class: model.Timeout, Err: cause}
+	}
+	if cause != nil {
+		return cause
+	}
+	return err
+}
+
+// pause waits for d or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

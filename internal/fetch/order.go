@@ -1,0 +1,161 @@
+package fetch
+
+import (
+	"context"
+	"encoding"
+	"fmt"
+	"hash"
+	"slices"
+	"sync"
+
+	"ema/internal/model"
+)
+
+// order hashes one file in the order of its bytes while connections write it in any order. What is
+// next in line comes from the connection's own buffer where there is room to keep it, and from the
+// page cache where there is none: no byte is read from the disk for it, and none twice.
+type order struct {
+	blob *blob
+	run  *run
+
+	mu      sync.Mutex
+	changed sync.Cond
+	h       hash.Hash
+	pos     int64            // bytes hashed
+	written []model.Segment  // what is on file, ascending, disjoint; begins at or before pos
+	waiting map[int64][]byte // buffers by their offset, all at or after pos
+	hashing sync.Mutex       // held while h is being fed
+}
+
+func newOrder(b *blob, r *run) (*order, error) {
+	o := &order{blob: b, run: r, h: b.file.Digest.NewHash(b.file.Size), waiting: map[int64][]byte{}}
+	o.changed.L = &o.mu
+	if state, upto := b.sink.Checkpoint(); upto > 0 {
+		if err := o.h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
+			return nil, fmt.Errorf("hash state of %s: %w", b.file.Path, err)
+		}
+		o.pos = upto
+		r.job.Progress.Hashed.Add(upto)
+	}
+	at := int64(0)
+	for _, missing := range append(slices.Clone(b.free), model.Segment{Start: b.file.Size, End: b.file.Size}) {
+		if at < missing.Start {
+			o.written = append(o.written, model.Segment{Start: at, End: missing.Start})
+		}
+		at = missing.End
+	}
+	return o, nil
+}
+
+// offer tells that p was written at off, and may keep p until the hash has passed it: true means that
+// the buffer is no longer the caller's.
+func (o *order) offer(off int64, p []byte) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.written = insert(o.written, model.Segment{Start: off, End: off + int64(len(p))})
+	o.changed.Broadcast()
+	if off < o.pos || off-o.pos > ahead || !o.run.buffers.hold(int64(len(p))) {
+		return false
+	}
+	o.waiting[off] = p
+	return true
+}
+
+// follow hashes until the whole file has passed and returns its digest.
+func (o *order) follow(ctx context.Context) (model.Digest, error) {
+	stop := context.AfterFunc(ctx, func() {
+		o.mu.Lock()
+		o.changed.Broadcast()
+		o.mu.Unlock()
+	})
+	defer stop()
+	defer o.drop()
+	scratch, err := o.run.buffers.get(ctx)
+	if err != nil {
+		return model.Digest{}, err
+	}
+	defer o.run.buffers.put(scratch)
+	for {
+		p, fromFile, err := o.wait(ctx, scratch)
+		if err != nil {
+			return model.Digest{}, err
+		}
+		if p == nil {
+			break
+		}
+		if fromFile {
+			if _, err := o.blob.sink.ReadAt(p, o.pos); err != nil {
+				return model.Digest{}, err
+			}
+		}
+		o.hashing.Lock()
+		o.h.Write(p)
+		o.mu.Lock()
+		o.pos += int64(len(p))
+		o.mu.Unlock()
+		o.hashing.Unlock()
+		o.run.job.Progress.Hashed.Add(int64(len(p)))
+		if !fromFile {
+			o.run.buffers.unhold(p, int64(len(p)))
+		}
+	}
+	return o.blob.file.Digest.Sum(o.h), nil
+}
+
+// wait returns the next bytes in line: a kept buffer, or a part of scratch to be read from the file.
+// nil means that the whole file has passed.
+func (o *order) wait(ctx context.Context, scratch []byte) (p []byte, fromFile bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for {
+		if ctx.Err() != nil {
+			return nil, false, context.Cause(ctx)
+		}
+		if o.pos == o.blob.file.Size {
+			return nil, false, nil
+		}
+		if p, ok := o.waiting[o.pos]; ok {
+			delete(o.waiting, o.pos)
+			return p, false, nil
+		}
+		if n := o.readable(); n > 0 {
+			return scratch[:min(n, int64(len(scratch)))], true, nil
+		}
+		o.changed.Wait()
+	}
+}
+
+// readable is how many bytes from pos on are on file before the next kept buffer.
+func (o *order) readable() int64 {
+	if len(o.written) == 0 || o.written[0].Start > o.pos || o.written[0].End <= o.pos {
+		return 0
+	}
+	n := o.written[0].End - o.pos
+	for off := range o.waiting {
+		if off > o.pos {
+			n = min(n, off-o.pos)
+		}
+	}
+	return n
+}
+
+// checkpoint returns the hash's state and how many bytes it stands for, all of them written.
+func (o *order) checkpoint() (state []byte, upto int64) {
+	o.hashing.Lock()
+	defer o.hashing.Unlock()
+	state, err := o.h.(encoding.BinaryMarshaler).MarshalBinary()
+	if err != nil {
+		return nil, 0
+	}
+	return state, o.pos
+}
+
+// drop gives back the buffers that were kept for a hash that will not come.
+func (o *order) drop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for off, p := range o.waiting {
+		o.run.buffers.unhold(p, int64(len(p)))
+		delete(o.waiting, off)
+	}
+}

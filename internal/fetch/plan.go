@@ -1,0 +1,470 @@
+package fetch
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ema/internal/model"
+)
+
+// ChunkRule is the first size of a request by the file's size (chunk_optimization). A request covers
+// at least a chunk; far origins get longer ones, so that a round trip costs little of each.
+type ChunkRule struct {
+	Default, Small, Large          model.Bytes // chunk: 8, 4, 16 MiB
+	SmallThreshold, LargeThreshold model.Bytes // of the file: 100, 1000 MiB
+	Fixed                          bool        // adaptive chunking off: always Default
+}
+
+func (c ChunkRule) withDefaults() ChunkRule {
+	c.Default = def(c.Default, 8*model.MiB)
+	c.Small = def(c.Small, 4*model.MiB)
+	c.Large = def(c.Large, 16*model.MiB)
+	c.SmallThreshold = def(c.SmallThreshold, 100*model.MiB)
+	c.LargeThreshold = def(c.LargeThreshold, 1000*model.MiB)
+	return c
+}
+
+// size is the chunk for a file of n bytes.
+func (c ChunkRule) size(n int64) int64 {
+	switch {
+	case c.Fixed:
+		return int64(c.Default)
+	case n < int64(c.SmallThreshold):
+		return int64(c.Small)
+	case n > int64(c.LargeThreshold):
+		return int64(c.Large)
+	}
+	return int64(c.Default)
+}
+
+const (
+	// stealable is how much must be left of a claim before another connection takes half of it: less
+	// is faster read to its end than asked for anew.
+	stealable = 4 * BlockSize
+	// longest bounds one request, so that the in-order hash is never far behind the last byte.
+	longest = 128 * BlockSize
+	// latencyShare is how small the wait for an answer is to be, as a part of the answer's duration.
+	latencyShare = 100
+)
+
+// A blob is a large file on its way: what nobody fetches yet, and who fetches the rest.
+// Its fields are guarded by the plan's lock.
+type blob struct {
+	file     model.File
+	sink     Sink
+	order    *order
+	free     []model.Segment // ascending, disjoint
+	claims   []*claim
+	left     int64 // bytes not yet written
+	chunk    int64
+	progress uint64 // grows with every byte: failures are counted since it last moved
+	ranged   bool   // a range was honoured once
+	refused  int    // answers that ignored the range, while none was honoured
+	whole    bool   // the server knows no ranges: one connection at a time, from the start
+
+	writing sync.WaitGroup // claims in hand
+	filled  chan struct{}  // closed when left is 0
+	syncNow chan struct{}  // capacity 1
+}
+
+func newBlob(f model.File, s Sink) *blob {
+	b := &blob{file: f, sink: s, free: slices.Clone(s.Missing()), filled: make(chan struct{}), syncNow: make(chan struct{}, 1)}
+	for _, seg := range b.free {
+		b.left += seg.Len()
+	}
+	if b.left == 0 {
+		close(b.filled)
+	}
+	return b
+}
+
+// A claim is a span of a blob that one connection fetches. Its end moves down when another
+// connection steals the rest.
+type claim struct {
+	blob     *blob
+	pos, end int64                   // guarded by the plan's lock
+	cancel   context.CancelCauseFunc // set when the request is sent; guarded by the plan's lock
+	received atomic.Int64            // bytes that came for this claim
+	recent   []int64                 // received, second by second; the crawl watch's own
+}
+
+// A task is what a connection does next: a claim of a large file, or a small file.
+type task struct {
+	claim *claim
+	small model.File
+}
+
+// plan knows which bytes are whose. Everything in it is guarded by mu; none of its methods waits,
+// except next.
+type plan struct {
+	settings Settings
+
+	mu       sync.Mutex
+	changed  sync.Cond
+	small    []model.File
+	blobs    []*blob // those with bytes missing, in the order they were opened
+	target   int     // connections that may be busy
+	busy     int
+	closed   bool // no further blob will be added
+	pending  int  // small files taken and not yet done: they may come back
+	retreats int  // 429 and 5xx answers so far; the climb reads it
+
+	answer time.Duration // smoothed time to first byte, 0 = unknown
+	rate   float64       // smoothed bytes per second of one connection, 0 = unknown
+}
+
+func newPlan(s Settings, answer time.Duration) *plan {
+	p := &plan{settings: s, target: s.Connections, answer: answer}
+	if !s.FixedParallel {
+		p.target = startWith(s.Connections, answer)
+	}
+	p.changed.L = &p.mu
+	return p
+}
+
+func (p *plan) wake() {
+	p.mu.Lock()
+	p.changed.Broadcast()
+	p.mu.Unlock()
+}
+
+func (p *plan) add(b *blob) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b.chunk = p.settings.Chunk.size(b.file.Size)
+	if b.left > 0 {
+		p.blobs = append(p.blobs, b)
+	}
+	p.changed.Broadcast()
+}
+
+// abandon hands out nothing of b any more.
+func (p *plan) abandon(b *blob) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.blobs = slices.DeleteFunc(p.blobs, func(x *blob) bool { return x == b })
+}
+
+func (p *plan) noMoreFiles() {
+	p.mu.Lock()
+	p.closed = true
+	p.changed.Broadcast()
+	p.mu.Unlock()
+}
+
+// next waits until there is work for a connection and room for it under the target. It returns false
+// when all work is done, and ctx's error when ctx ends.
+func (p *plan) next(ctx context.Context, worker int) (task, bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		if ctx.Err() != nil {
+			return task{}, false, context.Cause(ctx)
+		}
+		if p.closed && len(p.blobs) == 0 && len(p.small) == 0 && p.pending == 0 {
+			return task{}, false, nil
+		}
+		if p.busy < p.target {
+			if t, ok := p.take(worker); ok {
+				p.busy++
+				if t.claim != nil {
+					t.claim.blob.writing.Add(1)
+				}
+				return t, true, nil
+			}
+		}
+		p.changed.Wait()
+	}
+}
+
+// take picks work. Large files fill the link and small ones fill the waiting times, so even
+// connections look for large work first and odd ones for small; each takes the other when its own
+// has run out.
+func (p *plan) take(worker int) (task, bool) {
+	if worker%2 == 1 {
+		if t, ok := p.takeSmall(); ok {
+			return t, true
+		}
+	}
+	if c := p.takeLarge(); c != nil {
+		return task{claim: c}, true
+	}
+	return p.takeSmall()
+}
+
+func (p *plan) takeSmall() (task, bool) {
+	if len(p.small) == 0 {
+		return task{}, false
+	}
+	f := p.small[0]
+	p.small = p.small[1:]
+	p.pending++
+	return task{small: f}, true
+}
+
+// takeLarge claims the first free span of the blob that the fewest connections work on, or else
+// half of the largest claim.
+func (p *plan) takeLarge() *claim {
+	var best *blob
+	for _, b := range p.blobs {
+		if len(b.free) == 0 || b.whole && len(b.claims) > 0 {
+			continue
+		}
+		if best == nil || len(b.claims) < len(best.claims) {
+			best = b
+		}
+	}
+	if best != nil {
+		return p.claim(best)
+	}
+	var victim *claim
+	for _, b := range p.blobs {
+		for _, c := range b.claims {
+			if !b.whole && (victim == nil || c.end-c.pos > victim.end-victim.pos) {
+				victim = c
+			}
+		}
+	}
+	if victim == nil || victim.end-victim.pos < stealable {
+		return nil
+	}
+	// The victim reads at most one buffer past pos before it looks at end again, and a buffer never
+	// crosses a block, so a cut at the next-but-one block or later cannot fall into what it reads.
+	middle := alignUp(victim.pos + (victim.end-victim.pos)/2)
+	stolen := &claim{blob: victim.blob, pos: middle, end: victim.end}
+	victim.end = middle
+	victim.blob.claims = append(victim.blob.claims, stolen)
+	return stolen
+}
+
+// claim takes the front of b's first free span, as long as the origin's distance asks for and as
+// short as keeps all connections busy to the end.
+func (p *plan) claim(b *blob) *claim {
+	span := b.free[0]
+	n := b.chunk
+	if far := int64(p.answer.Seconds() * latencyShare * p.rate); far > n {
+		n = far
+	}
+	if b.whole {
+		n = span.Len()
+	} else {
+		var unclaimed int64
+		for _, s := range b.free {
+			unclaimed += s.Len()
+		}
+		share := unclaimed / int64(2*p.target)
+		n = alignUp(min(n, max(share, stealable), longest))
+	}
+	end := min(alignUp(span.Start)+n, span.End)
+	if span.End-end < stealable {
+		end = span.End // a remainder too small to be worth a request of its own
+	}
+	c := &claim{blob: b, pos: span.Start, end: end}
+	if b.free[0].Start = end; end == span.End {
+		b.free = b.free[1:]
+	}
+	b.claims = append(b.claims, c)
+	return c
+}
+
+// room is how many bytes c's connection may read next: at most most, never past the claim's end or
+// over a block's border. 0 means that the claim is done.
+func (p *plan) room(c *claim, most int64) (off, n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return c.pos, min(most, c.end-c.pos, BlockSize-c.pos%BlockSize)
+}
+
+// span is what c's connection is to ask for.
+func (p *plan) span(c *claim) model.Segment {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return model.Segment{Start: c.pos, End: c.end}
+}
+
+// wrote moves c forward by n written bytes.
+func (p *plan) wrote(c *claim, n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := c.blob
+	c.pos += n
+	b.left -= n
+	b.progress++
+	if b.left == 0 {
+		p.blobs = slices.DeleteFunc(p.blobs, func(x *blob) bool { return x == b })
+		close(b.filled)
+		p.changed.Broadcast()
+	}
+}
+
+// release ends a claim; what it did not write is free again.
+func (p *plan) release(c *claim) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy--
+	b := c.blob
+	b.writing.Done()
+	b.claims = slices.DeleteFunc(b.claims, func(x *claim) bool { return x == c })
+	if c.pos < c.end {
+		b.free = insert(b.free, model.Segment{Start: c.pos, End: c.end})
+	}
+	p.changed.Broadcast()
+}
+
+// smallDone ends a small file's turn; a failed one goes back to the end of the line.
+func (p *plan) smallDone(f model.File, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy--
+	p.pending--
+	if !ok {
+		p.small = append(p.small, f)
+	}
+	p.changed.Broadcast()
+}
+
+// observe learns how far the origin is: the time to its first byte, and the rate of one connection
+// (0 when the answer was too short to tell).
+func (p *plan) observe(answer time.Duration, rate float64) {
+	const weight = 0.3
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.answer == 0 {
+		p.answer = answer
+	} else if answer > 0 {
+		p.answer += time.Duration(weight * float64(answer-p.answer))
+	}
+	if rate > 0 {
+		if p.rate == 0 {
+			p.rate = rate
+		}
+		p.rate += weight * (rate - p.rate)
+	}
+}
+
+// setTarget changes how many connections may be busy. Above a lowered target the claims that would
+// go on for long are cut after their next block; what is cut off is free again.
+func (p *plan) setTarget(n int) {
+	const soon = 2 // seconds
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	over := p.busy - n
+	p.target = n
+	for _, b := range slices.Backward(p.blobs) {
+		for _, c := range slices.Backward(b.claims) {
+			if over <= 0 {
+				break
+			}
+			over--
+			if cut := alignUp(c.pos) + BlockSize; float64(c.end-cut) > soon*p.rate && c.end-cut >= stealable {
+				b.free = insert(b.free, model.Segment{Start: cut, End: c.end})
+				c.end = cut
+			}
+		}
+	}
+	p.changed.Broadcast()
+}
+
+// insert puts seg into ascending disjoint spans and merges it with its neighbours.
+func insert(spans []model.Segment, seg model.Segment) []model.Segment {
+	at, _ := slices.BinarySearchFunc(spans, seg, func(a, b model.Segment) int {
+		return int(min(max(a.Start-b.Start, -1), 1))
+	})
+	spans = slices.Insert(spans, at, seg)
+	if at+1 < len(spans) && spans[at].End == spans[at+1].Start {
+		spans[at].End = spans[at+1].End
+		spans = slices.Delete(spans, at+1, at+2)
+	}
+	if at > 0 && spans[at-1].End == spans[at].Start {
+		spans[at-1].End = spans[at].End
+		spans = slices.Delete(spans, at, at+1)
+	}
+	return spans
+}
+
+// alignUp rounds up to the next border of a block.
+func alignUp(n int64) int64 { return (n + BlockSize - 1) / BlockSize * BlockSize }
+
+// begin makes c known to those who may end it.
+func (p *plan) begin(c *claim, cancel context.CancelCauseFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.cancel = cancel
+}
+
+// overdue waits while more than limit bytes of b are not durable, so that a power loss never costs
+// more. It asks for a durability point when half of the limit is reached.
+func (p *plan) overdue(ctx context.Context, b *blob, limit int64) error {
+	waiting := b.sink.Unsynced()
+	if waiting < limit/2 {
+		return nil
+	}
+	select {
+	case b.syncNow <- struct{}{}:
+	default:
+	}
+	if waiting < limit {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for b.sink.Unsynced() >= limit && ctx.Err() == nil {
+		p.changed.Wait()
+	}
+	return ctx.Err()
+}
+
+func (p *plan) progressOf(b *blob) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return b.progress
+}
+
+// honoured notes that a range of b was answered as asked.
+func (p *plan) honoured(b *blob, ranged bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ranged {
+		b.ranged, b.refused, b.whole = true, 0, false
+	}
+}
+
+// refusedRange notes that the server ignored c's range, and reports whether c is to skip to its place
+// in the whole file. That is so once it is clear that this server honours none, and for one
+// connection only.
+func (p *plan) refusedRange(c *claim) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := c.blob
+	if b.ranged {
+		return false
+	}
+	b.refused++
+	if b.refused < 2 {
+		return false
+	}
+	b.whole = true
+	return len(b.claims) == 1
+}
+
+// retreat halves the connections after a 429 or 5xx: the origin says that they are too many.
+func (p *plan) retreat() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retreats++
+}
+
+// load is what the climb needs to know.
+type load struct {
+	busy, target, retreats int
+	answer                 time.Duration
+}
+
+func (p *plan) load() load {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return load{busy: p.busy, target: p.target, retreats: p.retreats, answer: p.answer}
+}

@@ -1,0 +1,166 @@
+package fetch
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"ema/internal/model"
+)
+
+// nothing is a sink that only says what is missing.
+type nothing struct {
+	Sink
+	missing []model.Segment
+}
+
+func (n nothing) Missing() []model.Segment { return n.missing }
+
+// However connections take, steal, fail, and are cut, each byte is written exactly once, no two
+// connections ever hold the same block, and the plan ends.
+func TestPlanHandsOutEachByteOnce(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := newPlan(Settings{Connections: rapid.IntRange(1, 9).Draw(t, "connections"), FixedParallel: true, Chunk: ChunkRule{}.withDefaults()}, 0)
+		p.answer = time.Duration(rapid.IntRange(0, 100).Draw(t, "answer ms")) * time.Millisecond
+		p.rate = rapid.Float64Range(0, 1e9).Draw(t, "rate")
+		var want int64
+		var blobs []*blob
+		for range rapid.IntRange(1, 3).Draw(t, "files") {
+			size := rapid.Int64Range(BlockSize+1, 50*BlockSize).Draw(t, "size")
+			// An earlier run left holes: each begins anywhere in a block and ends at a block's border.
+			var missing []model.Segment
+			for at := int64(0); at < size; {
+				start := min(at+rapid.Int64Range(0, 20*BlockSize).Draw(t, "written"), size)
+				end := min(alignUp(start+1)+BlockSize*rapid.Int64Range(0, 60).Draw(t, "hole"), size)
+				if start < end {
+					missing = append(missing, model.Segment{Start: start, End: end})
+				}
+				at = end + 1
+				at = alignUp(at)
+			}
+			b := newBlob(model.File{Path: "f", Size: size}, nothing{missing: missing})
+			for _, s := range missing {
+				want += s.Len()
+			}
+			blobs = append(blobs, b)
+			p.add(b)
+		}
+		p.noMoreFiles()
+		written := map[*blob][]model.Segment{}
+		var got int64
+		held := []*claim{}
+		for step := 0; ; step++ {
+			if step > 100_000 {
+				t.Fatal("the plan does not end")
+			}
+			switch rapid.IntRange(0, 9).Draw(t, "step") {
+			case 0, 1, 2:
+				if p.busy >= p.target {
+					break
+				}
+				p.mu.Lock()
+				task, ok := p.take(0)
+				if ok {
+					p.busy++
+					task.claim.blob.writing.Add(1)
+				}
+				p.mu.Unlock()
+				if ok {
+					held = append(held, task.claim)
+				}
+			case 3:
+				if len(held) > 0 {
+					i := rapid.IntRange(0, len(held)-1).Draw(t, "fails")
+					p.release(held[i])
+					held = append(held[:i], held[i+1:]...)
+				}
+			case 4:
+				p.setTarget(rapid.IntRange(1, p.settings.Connections).Draw(t, "target"))
+			default:
+				for i := 0; i < len(held); i++ {
+					c := held[i]
+					off, n := p.room(c, rapid.Int64Range(1, bufferSize).Draw(t, "read"))
+					if n == 0 {
+						p.release(c)
+						held = append(held[:i], held[i+1:]...)
+						i--
+						continue
+					}
+					if off/BlockSize != (off+n-1)/BlockSize {
+						t.Fatalf("a read of %d at %d crosses a block", n, off)
+					}
+					for _, before := range written[c.blob] {
+						if off < before.End && before.Start < off+n {
+							t.Fatalf("%d bytes at %d are written twice", n, off)
+						}
+					}
+					written[c.blob] = insert(written[c.blob], model.Segment{Start: off, End: off + n})
+					p.wrote(c, n)
+					got += n
+				}
+			}
+			blocks := map[*blob]map[int64]bool{}
+			for _, c := range held {
+				if blocks[c.blob] == nil {
+					blocks[c.blob] = map[int64]bool{}
+				}
+				if at := c.pos / BlockSize; c.pos < c.end && blocks[c.blob][at] {
+					t.Fatalf("two connections in block %d", at)
+				} else if c.pos < c.end {
+					blocks[c.blob][at] = true
+				}
+			}
+			if got == want {
+				break
+			}
+		}
+		for _, b := range blobs {
+			select {
+			case <-b.filled:
+			default:
+				t.Fatalf("all is written but %d bytes are said to be left", b.left)
+			}
+		}
+	})
+}
+
+func TestAnIdleConnectionTakesHalfOfTheLargestRest(t *testing.T) {
+	p := newPlan(Settings{Connections: 2, FixedParallel: true, Chunk: ChunkRule{Default: 1 << 30, Fixed: true}.withDefaults()}, 0)
+	b := newBlob(model.File{Size: 64 * BlockSize}, nothing{missing: []model.Segment{{End: 64 * BlockSize}}})
+	p.add(b)
+	first := p.takeLarge()
+	for len(b.free) > 0 { // whoever comes first gets a share, the rest is claimed one after the other
+		first.end, b.free = b.free[0].End, b.free[1:]
+	}
+	thief := p.takeLarge()
+	if first.end != 32*BlockSize || thief.pos != 32*BlockSize || thief.end != 64*BlockSize {
+		t.Fatalf("first [%d, %d), thief [%d, %d) blocks, want the halves", first.pos>>20, first.end>>20, thief.pos>>20, thief.end>>20)
+	}
+}
+
+func TestFarOriginsGetLongerRequests(t *testing.T) {
+	length := func(answer time.Duration, rate float64) int64 {
+		p := newPlan(Settings{Connections: 8, FixedParallel: true, Chunk: ChunkRule{}.withDefaults()}, 0)
+		p.answer, p.rate = answer, rate
+		p.add(newBlob(model.File{Size: 4 << 30}, nothing{missing: []model.Segment{{End: 4 << 30}}}))
+		c := p.takeLarge()
+		return c.end - c.pos
+	}
+	if near, far := length(time.Millisecond, 20e6), length(50*time.Millisecond, 20e6); near != int64(16*model.MiB) || far < int64(95*model.MiB) {
+		t.Fatalf("near %s, far %s", model.Bytes(near), model.Bytes(far))
+	}
+}
+
+func TestWaitingForWorkEndsWithTheContext(t *testing.T) {
+	p := newPlan(Settings{Connections: 1, FixedParallel: true}, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer context.AfterFunc(ctx, p.wake)()
+	ended := make(chan error)
+	go func() { _, _, err := p.next(ctx, 0); ended <- err }()
+	cancel()
+	if err := <-ended; err == nil {
+		t.Fatal("next returned no error although its context ended")
+	}
+}
