@@ -18,7 +18,7 @@ func classify(err, cause error) (model.Class, error) {
 		return model.Timeout, cause
 	case cause != nil:
 		return model.Cancelled, cause
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled):
 		// A dial that was shared with a request that was cancelled; ours lives.
 		return model.Reset, errors.New("the connection was given up while it was being made")
 	}
