@@ -25,7 +25,7 @@ func HostileNames() map[string][]Entry {
 		"is a dot":                           one("."),
 		"is empty":                           one(""),
 		"has a segment of 300 bytes":         one(strings.Repeat("n", 300) + ".bin"),
-		"has 5000 bytes":                     one(strings.Repeat("deep/", 1000) + "model.bin"),
+		"has 5000 bytes":                     one(strings.Repeat(strings.Repeat("d", 249)+"/", 20) + "model.bin"),
 		"is listed twice":                    one("model.bin", "model.bin"),
 		"is both a file and a folder":        one("model", "model/weights.bin"),
 		"differs from another by case alone": one("Model.bin", "model.bin"),

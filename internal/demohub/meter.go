@@ -43,7 +43,9 @@ type Side struct {
 	MaxBusy       int   `json:"max_busy"`
 }
 
-// Stats counts since the hub was made, or since Hub.ResetStats.
+// Stats counts since the hub was made, or since Hub.ResetStats. Bytes are counted before they leave, so
+// that what a client has is always counted; what is busy is the server's view: an answer ends a moment
+// after its last byte has left, so a client that goes on at once elsewhere may be seen twice.
 type Stats struct {
 	Requests     map[Kind]int64   `json:"requests"`
 	Body         int64            `json:"body"`          // bytes of bulk bodies handed to connections; those still in flight count as sent

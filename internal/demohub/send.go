@@ -121,9 +121,12 @@ func (t *transfer) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		n, err = write(off, n)
 		if packed == nil {
-			t.hub.meter.sent(t.row, n)
+			t.hub.meter.sent(t.row, n) // before, so that no client has seen a byte that is not counted
+		}
+		wrote, err := write(off, n)
+		if packed == nil && wrote != n {
+			t.hub.meter.sent(t.row, wrote-n)
 		}
 		if err == nil && paced {
 			err = flusher.Flush()
@@ -131,7 +134,7 @@ func (t *transfer) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		off += n
+		off += wrote
 	}
 	if packed != nil {
 		return packed.Close()
@@ -211,8 +214,9 @@ func (t *transfer) sendfile(f *os.File) func(off, n int64) (int64, error) {
 type counted struct{ *transfer }
 
 func (c counted) Write(p []byte) (int, error) {
+	c.hub.meter.sent(c.row, int64(len(p)))
 	n, err := c.w.Write(p)
-	c.hub.meter.sent(c.row, int64(n))
+	c.hub.meter.sent(c.row, int64(n-len(p)))
 	return n, err
 }
 
