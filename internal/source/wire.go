@@ -15,6 +15,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -49,6 +50,14 @@ func newWire(s Settings) (*wire, error) {
 	roots, err := trusted(s.CertFiles)
 	if err != nil {
 		return nil, err
+	}
+	if s.Proxy == nil {
+		if s.Proxy, err = environmentProxy(); err != nil {
+			return nil, err
+		}
+	}
+	if s.Dial == nil {
+		s.Dial = dialer(s)
 	}
 	w := &wire{
 		bulk: transport(s, roots), meta: transport(s, roots),
@@ -256,16 +265,9 @@ func loopback(host string) bool {
 // transport makes a transport without a total timeout. ReadBufferSize stays at 4 KiB on purpose: a
 // Read at least as large as the buffer bypasses it, so that a small buffer means no copies.
 func transport(s Settings, roots *x509.CertPool) *http.Transport {
-	dial, proxy := s.Dial, s.Proxy
-	if dial == nil {
-		dial = dialer(s)
-	}
-	if proxy == nil {
-		proxy = environmentProxy()
-	}
 	return &http.Transport{
-		Proxy:                 proxy,
-		DialContext:           dial,
+		Proxy:                 s.Proxy,
+		DialContext:           s.Dial,
 		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:   s.ConnectTimeout,
 		ResponseHeaderTimeout: s.HeaderTimeout,
@@ -285,16 +287,28 @@ func protocols(http2 bool) *http.Protocols {
 }
 
 // environmentProxy reads the proxy variables now, not once per process as net/http does, so that
-// each New sees what its caller sees.
-func environmentProxy() func(*http.Request) (*url.URL, error) {
-	choose := httpproxy.FromEnvironment().ProxyFunc()
-	return func(r *http.Request) (*url.URL, error) {
-		u, err := choose(r.URL)
-		if err != nil { // the original error quotes the variable, and with it a password
-			return nil, errors.New("HTTPS_PROXY or HTTP_PROXY is not the URL of a proxy")
+// each New sees what its caller sees. A value that is no proxy is an error that does not quote it,
+// for it may hold a password; the parser of x/net would ask for a host named "http" instead.
+func environmentProxy() (func(*http.Request) (*url.URL, error), error) {
+	config := httpproxy.FromEnvironment()
+	for name, value := range map[string]string{"HTTP_PROXY": config.HTTPProxy, "HTTPS_PROXY": config.HTTPSProxy} {
+		if value != "" && !isProxy(value) {
+			return nil, fmt.Errorf("%s is not the URL of a proxy; want http://host:port", name)
 		}
-		return u, nil
 	}
+	choose := config.ProxyFunc()
+	return func(r *http.Request) (*url.URL, error) { return choose(r.URL) }, nil
+}
+
+func isProxy(value string) bool {
+	if !strings.Contains(value, "://") {
+		value = "http://" + value // host:port is common
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Hostname() == "" {
+		return false
+	}
+	return slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme)
 }
 
 func dialer(s Settings) func(context.Context, string, string) (net.Conn, error) {
