@@ -1,0 +1,146 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"ema/internal/model"
+)
+
+// BlockSize is the span of a blob that one checksum covers, and so the least that a repair fetches
+// again; the last block of a blob may be shorter.
+const BlockSize = int64(model.MiB)
+
+// readSize is how much Blob reads at a time: small enough to stay in the processor's cache between
+// the hash and the checksum, large enough that system calls do not matter.
+const readSize = 256 << 10
+
+// Options changes how Blob goes about its work. The zero Options changes nothing.
+type Options struct {
+	// Progress is called after every read with the number of bytes checked since the last call.
+	Progress func(n int64)
+}
+
+// A Result is what a blob came to.
+type Result struct {
+	// Digest of the first size bytes, or of all if there are fewer.
+	Digest model.Digest
+	// OK means that the blob has exactly the promised bytes: its hash is the wanted one, and it ends
+	// where it should. It is false when no digest was wanted, since nothing is proven then.
+	OK bool
+	// Blocks are the checksums as they are now, one for every BlockSize that was read; never nil
+	// without an error.
+	Blocks []uint32
+	// Damaged are the segments to fetch again, in order and merged: blocks whose checksum is not the
+	// given one, and what is missing at the end. It is nil when OK, and when there was nothing to
+	// compare with. An empty Damaged of a blob that is not OK means that the damage is older than
+	// the checksums: only the whole blob can be fetched again.
+	Damaged []model.Segment
+	// Read is the number of bytes that were read; less than size if the file is cut short.
+	Read int64
+	// Longer means that the file goes on after its size; the rest can be cut off.
+	Longer bool
+}
+
+// Blob reads the size bytes of r once, in order, and compares them with the digest want and with
+// the checksums blocks, one CRC-32C per BlockSize. Blocks may be nil; if their number does not fit
+// size, they are those of another blob and are left out of account. A zero want is computed as sha256.
+//
+// A blob that is damaged, too short or too long is a Result, not an error. Errors are ctx.Err(),
+// within one read of 256 KiB, and *model.Error of class DiskError when the bytes cannot be read.
+// Safe for concurrent use.
+func Blob(ctx context.Context, r io.ReaderAt, size int64, want model.Digest, blocks []uint32, opts Options) (Result, error) {
+	if size < 0 {
+		return Result{}, &model.Error{Op: "verify", Class: model.Usage, Err: fmt.Errorf("a blob of %d bytes", size)}
+	}
+	res := Result{Blocks: []uint32{}}
+	h := want.NewHash(size)
+	castagnoli := crc32.MakeTable(crc32.Castagnoli) // made once by the package; processors have an instruction for it
+	buf := make([]byte, min(size, readSize))
+	var sum uint32
+	for res.Read < size {
+		if err := ctx.Err(); err != nil {
+			return res, err
+		}
+		n, err := r.ReadAt(buf[:min(size-res.Read, readSize)], res.Read)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return res, &model.Error{
+				Op: "verify", Class: model.DiskError, Hint: "check the disk",
+				Err: fmt.Errorf("reading at byte %d: %w", res.Read, err),
+			}
+		}
+		if n == 0 {
+			break // the file is cut short
+		}
+		p := buf[:n]
+		h.Write(p)
+		for len(p) > 0 {
+			part := p[:min(int64(len(p)), BlockSize-res.Read%BlockSize)]
+			sum = crc32.Update(sum, castagnoli, part)
+			p = p[len(part):]
+			if res.Read += int64(len(part)); res.Read%BlockSize == 0 || res.Read == size {
+				res.Blocks = append(res.Blocks, sum)
+				sum = 0
+			}
+		}
+		if opts.Progress != nil {
+			opts.Progress(int64(n))
+		}
+	}
+	if res.Read < size && res.Read%BlockSize != 0 {
+		res.Blocks = append(res.Blocks, sum)
+	}
+	longer, err := goesOn(r, size)
+	if err != nil {
+		return res, err
+	}
+	res.Longer = longer && res.Read == size
+	res.Digest = want.Sum(h)
+	res.OK = res.Digest == want && res.Read == size && !res.Longer
+	if !res.OK && int64(len(blocks)) == blocksOf(size) && size > 0 {
+		res.Damaged = damaged(res, size, blocks)
+	}
+	return res, nil
+}
+
+// goesOn reports whether there is a byte behind the first size ones.
+func goesOn(r io.ReaderAt, size int64) (bool, error) {
+	var one [1]byte
+	n, err := r.ReadAt(one[:], size)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, &model.Error{
+			Op: "verify", Class: model.DiskError, Hint: "check the disk",
+			Err: fmt.Errorf("reading at byte %d: %w", size, err),
+		}
+	}
+	return n == 1, nil
+}
+
+// blocksOf is how many blocks a blob of size bytes has.
+func blocksOf(size int64) int64 {
+	n := size / BlockSize
+	if size%BlockSize != 0 {
+		n++
+	}
+	return n
+}
+
+// damaged compares what was read with the checksums kept. It is never nil.
+func damaged(res Result, size int64, blocks []uint32) []model.Segment {
+	segs := []model.Segment{}
+	for i, kept := range blocks {
+		seg := model.Segment{Start: int64(i) * BlockSize, End: min(int64(i+1)*BlockSize, size)}
+		if seg.End <= res.Read && kept == res.Blocks[i] {
+			continue
+		}
+		if last := len(segs) - 1; last >= 0 && segs[last].End == seg.Start {
+			segs[last].End = seg.End
+			continue
+		}
+		segs = append(segs, seg)
+	}
+	return segs
+}
