@@ -92,3 +92,12 @@ func readRecord(name string) *Record {
 	}
 	return r
 }
+
+// Record is what is remembered of a revision that was completed here; an error of class NotFound if
+// there is nothing that can be read.
+func (s *Store) Record(id model.ID, commit string) (Record, error) {
+	if r := readRecord(s.recordPath(id, commit)); r != nil && r.ID == id && r.Commit == commit {
+		return *r, nil
+	}
+	return Record{}, &model.Error{Op: "find", Class: model.NotFound, Model: id, Err: notHere{}, Hint: `"ema ls" shows what is here`}
+}

@@ -1,0 +1,63 @@
+// Package pipeline brings a model from first request to available, and keeps it so: it is the only
+// room that knows the order of the steps.
+//
+//	resolve → select → what is here already → space → fetch → publish → snapshot → export
+//
+// pull.go is that story; verify.go checks what is here and repairs it with the same steps.
+package pipeline
+
+import (
+	"context"
+	"time"
+
+	"ema/internal/fetch"
+	"ema/internal/model"
+	"ema/internal/store"
+)
+
+// resolver is what the pipeline needs of a source beyond what the fetcher uses.
+type resolver interface {
+	Resolve(ctx context.Context, id model.ID, rev string) (*model.Manifest, error)
+}
+
+// A Line is one pipeline over one store. Its methods are safe for concurrent use as far as the store's
+// one owner permits: those that change something wait for each other.
+type Line struct {
+	Store   *store.Store
+	Source  resolver
+	Fetcher *fetch.Fetcher
+	Retry   fetch.Retry
+	// MinFree is the space that must stay free on the store's volume.
+	MinFree model.Bytes
+	// Offline forbids the network: only what is here already can be asked for.
+	Offline bool
+	// Command names this process to others that wait for the store, e.g. "ema pull org/name".
+	Command string
+	// Waiting is told once whenever another process must be waited for; nil means not to wait.
+	Waiting func(store.Owner)
+	// Parallel is how many files are hashed at once; 0 means 2.
+	Parallel int
+}
+
+func (l *Line) parallel() int {
+	if l.Parallel > 0 {
+		return l.Parallel
+	}
+	return 2
+}
+
+// Progress is how a running Pull, Verify or Repair stands. It is for reading at any time from any
+// goroutine; all but Stage only grow.
+type Progress struct {
+	fetch.Progress
+	stage stage
+}
+
+// Stage is what a pipeline is doing, with the figures that belong to it.
+type Stage struct {
+	Name  string      // "resolving", "checking", "fetching", "publishing", "exporting", "done"
+	Begun time.Time   // when this stage began
+	Files int         // files that the whole job is about
+	Bytes model.Bytes // bytes that the whole job is about
+	Here  model.Bytes // of these, bytes that were here before
+}

@@ -1,0 +1,84 @@
+package pipeline
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"ema/internal/store"
+)
+
+// Bounds of a batch: how many files share one durability barrier at most, and how long a finished
+// file waits for company. Files, not bytes: large ones are durable nearly to their end already.
+const (
+	batchFiles = 256
+	batchWait  = time.Second
+)
+
+// A publisher makes finished files visible in batches, beside the fetching: thousands of small files
+// are bound by requests then, not by syncs.
+type publisher struct {
+	writer   *store.Writer
+	finished chan *store.Staged
+}
+
+func newPublisher(w *store.Writer) *publisher {
+	return &publisher{writer: w, finished: make(chan *store.Staged, batchFiles)}
+}
+
+// add hands a finished file over; it is visible when during has returned, or before.
+func (p *publisher) add(ctx context.Context, s *store.Staged) error {
+	select {
+	case p.finished <- s:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// during publishes what work adds, and returns when all of it is visible. When work fails, what it
+// had finished is published all the same: it is proven, and need not be fetched again.
+func (p *publisher) during(ctx context.Context, work func(context.Context) error) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(p.finished)
+		return work(gctx)
+	})
+	g.Go(func() error {
+		for {
+			batch := p.collect(batchWait)
+			if len(batch) == 0 {
+				return nil
+			}
+			if err := p.writer.Publish(context.WithoutCancel(ctx), batch); err != nil {
+				return err
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// collect waits for a first file, and then for more until the batch is full, wait is over, or nothing
+// more will come. An empty batch is the end.
+func (p *publisher) collect(wait time.Duration) []*store.Staged {
+	var batch []*store.Staged
+	var late <-chan time.Time
+	for len(batch) < batchFiles {
+		select {
+		case s, more := <-p.finished:
+			if !more {
+				return batch
+			}
+			batch = append(batch, s)
+			if late == nil {
+				t := time.NewTimer(wait)
+				defer t.Stop()
+				late = t.C
+			}
+		case <-late:
+			return batch
+		}
+	}
+	return batch
+}

@@ -1,0 +1,379 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"ema/internal/fetch"
+	"ema/internal/model"
+	"ema/internal/store"
+	"ema/internal/verify"
+)
+
+// A Request asks for a model to be here.
+type Request struct {
+	ID       model.ID
+	Revision string // "" is the source's default
+	Select   Selection
+	To       string // a plain folder that is to hold the same files; "" for none
+}
+
+// A Plan is what a Pull would do.
+type Plan struct {
+	Manifest *model.Manifest `json:"-"`
+	Files    []PlannedFile   `json:"files"`
+	Bytes    model.Bytes     `json:"bytes"`    // of all selected files, equal contents once
+	Missing  model.Bytes     `json:"to_fetch"` // of these, not here
+	Partial  model.Bytes     `json:"partial"`  // of Missing, already fetched by a pull that was interrupted
+	Free     model.Bytes     `json:"free"`     // on the store's volume
+	Reserve  model.Bytes     `json:"min_free"` // of Free, to be left free
+	Warning  string          `json:"warning,omitempty"`
+}
+
+// A PlannedFile is one selected file and whether it is here.
+type PlannedFile struct {
+	Path string      `json:"path"`
+	Size model.Bytes `json:"size"`
+	Here bool        `json:"here"`
+}
+
+// A Result is a model that is available.
+type Result struct {
+	ID       model.ID      `json:"-"`
+	Model    string        `json:"model"`
+	Revision string        `json:"revision"`
+	Commit   string        `json:"commit"`
+	Path     string        `json:"path"` // of the snapshot, or of Request.To
+	Files    int           `json:"files"`
+	Bytes    model.Bytes   `json:"bytes"`
+	Fetched  model.Bytes   `json:"fetched"` // received over the network, also what was fetched twice
+	Took     time.Duration `json:"-"`
+	Seconds  float64       `json:"seconds"`
+	Notes    []string      `json:"notes,omitempty"` // what the user should know: stale answers, suspicious files
+}
+
+// resolved is a request whose revision and files are known.
+type resolved struct {
+	Request
+	manifest *model.Manifest
+	wanted   []model.File
+	answer   time.Duration
+	notes    []string
+	stale    bool // the source could not be asked; manifest is what is here
+
+	mu sync.Mutex // guards digests that are computed while files are fetched
+}
+
+// Plan says what Pull would fetch, without changing anything.
+func (l *Line) Plan(ctx context.Context, req Request, p *Progress) (*Plan, error) {
+	r, err := l.resolve(ctx, req, p)
+	if err != nil {
+		return nil, err
+	}
+	free, err := l.Store.Free()
+	if err != nil {
+		return nil, err
+	}
+	plan := &Plan{Manifest: r.manifest, Free: free, Reserve: l.MinFree}
+	if len(r.notes) > 0 {
+		plan.Warning = r.notes[0]
+	}
+	seen := map[model.Digest]bool{}
+	for _, f := range r.wanted {
+		blob, err := l.blob(r.ID, f)
+		here := err == nil && blob.Size == f.Size && blob.Proof != store.Changed
+		plan.Files = append(plan.Files, PlannedFile{f.Path, model.Bytes(f.Size), here})
+		if seen[f.Digest] && !f.Digest.IsZero() {
+			continue
+		}
+		seen[f.Digest] = true
+		plan.Bytes += model.Bytes(f.Size)
+		if !here {
+			plan.Missing += model.Bytes(f.Size)
+			written, _ := l.Store.Resumable(r.ID, f, r.manifest.Commit)
+			plan.Partial += model.Bytes(written)
+		}
+	}
+	return plan, nil
+}
+
+// Pull makes the selected files of a model available and returns where they are. When ctx ends it
+// stops, keeps what it has for the next Pull, and returns ctx's error.
+func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, error) {
+	begun := time.Now()
+	r, err := l.resolve(ctx, req, p)
+	if err != nil {
+		return nil, err
+	}
+	path := l.Store.Snapshot(r.ID, r.manifest.Commit)
+	if !l.upToDate(r) {
+		if path, err = l.bring(ctx, r, p); err != nil {
+			return nil, err
+		}
+	} else {
+		p.enter("done", func(s *Stage) { s.Files, s.Bytes, s.Here = len(r.wanted), sum(r.wanted), sum(r.wanted) })
+	}
+	if req.To != "" {
+		p.enter("exporting", nil)
+		if _, err := l.Store.Export(ctx, r.ID, r.manifest.Commit, r.wanted, req.To); err != nil {
+			return nil, err
+		}
+		path = req.To
+	}
+	p.enter("done", nil)
+	return &Result{
+		ID: r.ID, Model: r.ID.String(), Revision: r.manifest.Revision, Commit: r.manifest.Commit, Path: path,
+		Files: len(r.wanted), Bytes: sum(r.wanted), Fetched: model.Bytes(p.Received.Load()),
+		Took: time.Since(begun), Seconds: time.Since(begun).Seconds(), Notes: r.notes,
+	}, nil
+}
+
+// resolve finds the commit and the files. When the source cannot be reached, what is here serves.
+func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved, error) {
+	p.enter("resolving", nil)
+	r := &resolved{Request: req}
+	if l.Offline {
+		if r.manifest = l.local(req); r.manifest == nil {
+			return nil, &model.Error{
+				Op: "pull", Class: model.Offline, Model: req.ID,
+				Err: errors.New("it is not available on this machine and offline mode forbids the network"), Hint: "pull it once without --offline",
+			}
+		}
+	} else {
+		err := l.Retry.Again(ctx, func(err error) { p.Retries.Add(1); p.Note.Store(err.Error()) }, func(ctx context.Context) (err error) {
+			begun := time.Now()
+			r.manifest, err = l.Source.Resolve(ctx, req.ID, req.Revision)
+			r.answer = time.Since(begun)
+			return err
+		})
+		if err != nil {
+			if r.manifest = l.local(req); r.manifest == nil || !unreachable(err) {
+				return nil, err
+			}
+			r.stale = true
+			r.notes = append(r.notes, fmt.Sprintf("the source could not be asked (%v); what is here is commit %.12s", err, r.manifest.Commit))
+		}
+	}
+	if c := r.manifest.Canonical; !c.IsZero() && c != req.ID {
+		r.notes = append(r.notes, fmt.Sprintf("%s is called %s now", req.ID, c))
+	}
+	var err error
+	if r.wanted, err = req.Select.Of(r.manifest.Files); err != nil {
+		return nil, err
+	}
+	if len(r.wanted) == 0 {
+		what := "it has no files"
+		if len(r.manifest.Files) > 0 {
+			what = fmt.Sprintf("none of its %d files matches --include/--exclude", len(r.manifest.Files))
+		}
+		return nil, &model.Error{Op: "pull", Class: model.NotFound, Model: req.ID, Err: errors.New(what), Hint: "see what there is with --dry-run and no pattern"}
+	}
+	return r, nil
+}
+
+// unreachable reports whether err says nothing about the model, only about the way to it.
+func unreachable(err error) bool {
+	switch model.ClassOf(err) {
+	case model.Timeout, model.Reset, model.Truncated, model.ServerError, model.RateLimited, model.Other:
+		return true
+	}
+	return false
+}
+
+// local is the manifest of what an earlier pull made available, or nil.
+func (l *Line) local(req Request) *model.Manifest {
+	commit := req.Revision
+	if commit == "" {
+		commit = "main"
+	}
+	if !model.IsCommit(commit) {
+		var ok bool
+		if commit, ok = l.Store.Ref(req.ID, commit); !ok {
+			return nil
+		}
+	}
+	rec, err := l.Store.Record(req.ID, commit)
+	if err != nil {
+		return nil
+	}
+	wanted, err := req.Select.Of(rec.Files)
+	if err != nil || len(wanted) == 0 || !l.Store.Available(req.ID, commit, wanted) {
+		return nil
+	}
+	return &model.Manifest{ID: req.ID, Revision: rec.Revision, Commit: commit, Files: rec.Files}
+}
+
+// upToDate reports whether all that r asks for is available and recorded: nothing is to be done.
+func (l *Line) upToDate(r *resolved) bool {
+	commit := r.manifest.Commit
+	rec, err := l.Store.Record(r.ID, commit)
+	if err != nil {
+		return false
+	}
+	if !r.stale && !l.Offline && !model.IsCommit(r.manifest.Revision) {
+		if at, ok := l.Store.Ref(r.ID, r.manifest.Revision); !ok || at != commit {
+			return false
+		}
+	}
+	adoptDigests(r.wanted, rec.Files)
+	for _, f := range r.wanted {
+		if !slices.ContainsFunc(rec.Files, func(x model.File) bool { return x.Path == f.Path && x.Digest == f.Digest }) {
+			return false
+		}
+	}
+	return l.Store.Available(r.ID, commit, r.wanted)
+}
+
+// adoptDigests completes files whose source gives no hash by what was computed when they came.
+func adoptDigests(files, known []model.File) {
+	for i, f := range files {
+		if !f.Digest.IsZero() {
+			continue
+		}
+		if k := slices.IndexFunc(known, func(x model.File) bool { return x.Path == f.Path && x.Size == f.Size }); k >= 0 {
+			files[i].Digest = known[k].Digest
+		}
+	}
+}
+
+// bring does the work of a Pull as the store's owner.
+func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, error) {
+	w, err := l.Store.Own(ctx, l.Command, l.Waiting)
+	if err != nil {
+		return "", err
+	}
+	defer w.Close()
+	if l.upToDate(r) { // whoever had the store before us may have brought the same
+		return l.Store.Snapshot(r.ID, r.manifest.Commit), nil
+	}
+	p.enter("checking", func(s *Stage) { s.Files, s.Bytes = len(r.wanted), sum(r.wanted) })
+	missing, err := l.missing(ctx, w, r.ID, r.wanted, p)
+	if err != nil {
+		return "", err
+	}
+	if err := l.space(r.ID, r.manifest.Commit, missing); err != nil {
+		return "", err
+	}
+	p.enter("fetching", func(s *Stage) { s.Here = s.Bytes - sum(missing) })
+	if err := l.fetch(ctx, w, r, missing, nil, p); err != nil {
+		return "", err
+	}
+	p.enter("publishing", nil)
+	l.inspect(r)
+	return w.Commit(ctx, r.manifest, r.wanted, store.Record{
+		ID: r.ID, Revision: r.manifest.Revision, Commit: r.manifest.Commit,
+		Include: r.Select.Include, Exclude: r.Select.Exclude, Files: r.wanted, CompletedAt: time.Now().UTC(),
+	})
+}
+
+// missing returns the files whose content is not here, equal contents once. Blobs that another tool
+// left are hashed now: those that are right are adopted as they are.
+func (l *Line) missing(ctx context.Context, w *store.Writer, id model.ID, wanted []model.File, p *Progress) ([]model.File, error) {
+	var missing []model.File
+	var unproven []verify.Item
+	byPath := map[string]model.File{}
+	seen := map[model.Digest]bool{}
+	for _, f := range wanted {
+		if !f.Digest.IsZero() {
+			if seen[f.Digest] {
+				continue
+			}
+			seen[f.Digest] = true
+		}
+		blob, err := l.blob(id, f)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && blob.Size != f.Size:
+			missing = append(missing, f)
+		case err != nil:
+			return nil, err
+		case blob.Proof == store.Proven:
+		default:
+			byPath[f.Path] = f
+			unproven = append(unproven, item(id, f, blob.Path))
+		}
+	}
+	err := verify.Files(ctx, unproven, l.parallel(), func(it verify.Item, res verify.Result, err error) {
+		if err == nil && res.OK {
+			err = w.Prove(id, it.Digest, res.Blocks)
+		}
+		if err != nil || !res.OK {
+			missing = append(missing, byPath[it.Path])
+		}
+	})
+	// Large files first: they decide how long it takes, and small ones fill the gaps.
+	slices.SortStableFunc(missing, func(a, b model.File) int { return int(min(max(b.Size-a.Size, -1), 1)) })
+	return missing, err
+}
+
+// blob is the stored content of f; fs.ErrNotExist when there is none, or nobody can say which it is.
+func (l *Line) blob(id model.ID, f model.File) (store.Blob, error) {
+	if f.Digest.IsZero() {
+		return store.Blob{}, fs.ErrNotExist
+	}
+	return l.Store.Blob(id, f.Digest)
+}
+
+// space refuses to begin what cannot end: the bytes to be written must fit, with MinFree left over.
+func (l *Line) space(id model.ID, commit string, missing []model.File) error {
+	var need model.Bytes
+	for _, f := range missing {
+		_, allocated := l.Store.Resumable(id, f, commit)
+		need += model.Bytes(f.Size - allocated)
+	}
+	free, err := l.Store.Free()
+	if err != nil {
+		return err
+	}
+	if short := need + l.MinFree - free; need > 0 && short > 0 {
+		return &model.Error{
+			Op: "pull", Class: model.DiskFull, Model: id, File: l.Store.Path(),
+			Err:  fmt.Errorf("not enough space: %s to fetch and %s to leave free, but only %s are free, %s too few", need, l.MinFree, free, short),
+			Hint: `see what could go with "ema gc --dry-run" and "ema ls"`,
+		}
+	}
+	return nil
+}
+
+// fetch brings the missing files and publishes them. Files in mend are copies of published blobs of
+// which only some blocks are to be fetched.
+func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing []model.File, mend map[string][]model.Segment, p *Progress) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	missing, err := l.leftovers(ctx, w, r, missing, p)
+	if err != nil {
+		return err
+	}
+	pub := newPublisher(w)
+	job := fetch.Job{
+		Manifest: r.manifest, Files: missing, Answer: r.answer, Progress: &p.Progress,
+		Open: func(ctx context.Context, f model.File) (fetch.Sink, error) {
+			if bad := mend[f.Path]; bad != nil {
+				return w.Mend(ctx, r.ID, f, bad)
+			}
+			return l.open(ctx, w, r, f)
+		},
+		Large: func(ctx context.Context, f model.File, s fetch.Sink, d model.Digest) error {
+			staged, err := s.(*store.Partial).Stage(d)
+			if err != nil {
+				return err
+			}
+			r.computed(f, d)
+			return pub.add(ctx, staged)
+		},
+		Small: func(ctx context.Context, f model.File, content []byte, d model.Digest) error {
+			staged, err := w.StageSmall(r.ID, f, content, d)
+			if err != nil {
+				return err
+			}
+			r.computed(f, d)
+			return pub.add(ctx, staged)
+		},
+	}
+	return pub.during(ctx, func(ctx context.Context) error { return l.Fetcher.Fetch(ctx, job) })
+}
