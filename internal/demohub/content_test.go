@@ -20,7 +20,8 @@ import (
 func content(t interface {
 	Helper()
 	Fatal(...any)
-}, e demohub.Entry) []byte {
+}, e demohub.Entry,
+) []byte {
 	t.Helper()
 	r, err := e.Open()
 	if err != nil {

@@ -52,7 +52,7 @@ func hashOf(c content, algo model.Algo) (model.Digest, error) {
 	defer r.Close()
 	d := model.NewDigest(algo, nil)
 	h := d.NewHash(c.size())
-	_, err = io.CopyBuffer(h, io.NewSectionReader(r, 0, c.size()), make([]byte, 256<<10))
+	_, err = io.CopyBuffer(h, io.NewSectionReader(r, 0, c.size()), make([]byte, min(c.size(), 256<<10)+1))
 	return d.Sum(h), err
 }
 
@@ -147,7 +147,8 @@ func (e Entry) Digest() (model.Digest, error) {
 func (e Entry) Open() (interface {
 	io.ReaderAt
 	io.Closer
-}, error) {
+}, error,
+) {
 	return e.blob.open()
 }
 

@@ -113,8 +113,14 @@ func TestPatternsMatchAnyCharacters(t *testing.T) {
 		pattern, s string
 		want       bool
 	}{
-		{"*.bin", "a/b.bin", true}, {"*.bin", "a.bin.txt", false}, {"a*c*e", "abcde", true}, {"a*c*e", "abde", false},
-		{"model.bin", "model.bin", true}, {"model.bin", "model.bin2", false}, {"*", "", true}, {"a*a", "a", false},
+		{"*.bin", "a/b.bin", true},
+		{"*.bin", "a.bin.txt", false},
+		{"a*c*e", "abcde", true},
+		{"a*c*e", "abde", false},
+		{"model.bin", "model.bin", true},
+		{"model.bin", "model.bin2", false},
+		{"*", "", true},
+		{"a*a", "a", false},
 		{"*/tree/*", "/api/models/x/tree/main", true},
 	} {
 		if got := like(c.pattern, c.s); got != c.want {
