@@ -64,7 +64,11 @@ func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
 	if !e.Model.IsZero() {
-		b.WriteString(" " + e.Model.String())
+		name := e.Model.String()
+		if e.Model.Scheme == HTTPS {
+			name = Redact(name) // people do pass signed links
+		}
+		b.WriteString(" " + name)
 	}
 	if e.File != "" {
 		b.WriteString(": " + e.File)

@@ -106,6 +106,9 @@ type validator struct {
 	mu       sync.Mutex
 	etag     string
 	modified string
+	// unheeded is set when the server does not understand its own ETag in If-Range, and would send
+	// whole files for ever.
+	unheeded bool
 }
 
 // ifRange is the header that makes the server send everything when the file has changed. Weak
@@ -113,10 +116,21 @@ type validator struct {
 func (v *validator) ifRange() string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if strings.HasPrefix(v.etag, "W/") {
+	if v.unheeded || strings.HasPrefix(v.etag, "W/") {
 		return ""
 	}
 	return v.etag
+}
+
+// heed notes what came of an If-Range: a whole file whose ETag is the same as before means that the
+// server cannot use the header.
+func (v *validator) heed(ifRange string, covers, asked model.Segment) {
+	if ifRange == "" || covers == asked {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.unheeded = true
 }
 
 // check compares an answer with the first one, or records it when it is the first. Weak and strong

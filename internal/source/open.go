@@ -63,12 +63,15 @@ func (o opening) open(ctx context.Context, p *place) (*Body, error) {
 		p.settle(at)
 		return b, err
 	}
-	a, err := o.ask(ctx, at.url, o.hub && at.home, at.first.ifRange())
+	ifRange := at.first.ifRange()
+	a, err := o.ask(ctx, at.url, o.hub && at.home, ifRange)
 	var b *Body
 	if err == nil {
 		b, err = o.accept(a, &at.first)
 	}
-	if stale(err) && !at.home {
+	if err == nil {
+		at.first.heed(ifRange, b.Segment, o.seg)
+	} else if stale(err) && !at.home {
 		p.forget(at)
 	}
 	return b, err

@@ -106,6 +106,30 @@ func TestOpenTakesTheWholeFileWhenRangesAreIgnored(t *testing.T) {
 	}
 }
 
+func TestOpenLeavesOutIfRangeWhereItIsMisunderstood(t *testing.T) {
+	r, s, m := opened(t)
+	r.bulk = func(w http.ResponseWriter, req *http.Request) bool {
+		w.Header().Set("ETag", `"same"`)
+		if req.Header.Get("If-Range") != "" {
+			req.Header.Del("Range")
+		}
+		req.Header.Del("If-Range")
+		http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(r.files[big]))
+		return true
+	}
+	f := fileOf(t, m, big)
+	for i, whole := range []bool{false, true, false, false} {
+		b, err := s.Open(t.Context(), m, f, model.Segment{Start: 5, End: 50})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.Segment.Len() == f.Size; got != whole {
+			t.Errorf("request %d: covers %v", i, b.Segment)
+		}
+		_ = b.Close()
+	}
+}
+
 func TestBodyTellsHowItEnded(t *testing.T) {
 	raw := func(r *rehearsal, answer string) func(http.ResponseWriter, *http.Request) bool {
 		return func(w http.ResponseWriter, _ *http.Request) bool {
