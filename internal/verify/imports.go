@@ -1,8 +1,8 @@
 package verify
 
 import (
-	"slices"
 	"strings"
+	"sync"
 )
 
 // These lists judge what a pickle imports. Lists of dangers are incomplete by nature, so the list
@@ -10,10 +10,13 @@ import (
 
 // judgeImport says what importing name from module means, and why if it is not OK.
 func judgeImport(module, name string) (Verdict, string) {
+	lists := importLists()
+	outer, _, _ := strings.Cut(name, ".")
+	_, named := lists.dangerous[[2]string{module, outer}]
 	switch {
-	case inModule(module, dangerousModules), dangerousName(module, name), reachesDanger(name):
+	case named, lists.inDangerousModule(module), lists.reachesDanger(name):
 		return Dangerous, "which can run commands, load more code or touch files when the file is loaded"
-	case harmless(module, name):
+	case lists.isHarmless(module, name):
 		return OK, ""
 	}
 	return Suspicious, "which is not known to be harmless"
@@ -109,50 +112,66 @@ const harmlessNames = `
 	torch._utils    _rebuild_nested_tensor _rebuild_device_tensor_from_numpy
 	torch._tensor   _rebuild_from_type_v2`
 
-// inModule reports whether module is one of the list or below one of it.
-func inModule(module, list string) bool {
-	for m := range strings.FieldsSeq(list) {
-		if rest, ok := strings.CutPrefix(module, m); ok && (rest == "" || rest[0] == '.') {
+// A lookup holds the lists in the form that answers at once: a hostile pickle may import millions of
+// names.
+type lookup struct {
+	modules             map[string]struct{}
+	dangerous, harmless map[[2]string]struct{} // by module and name
+}
+
+// importLists makes the lookup when it is first needed.
+var importLists = sync.OnceValue(func() *lookup {
+	l := &lookup{modules: map[string]struct{}{}, dangerous: byName(dangerousNames), harmless: byName(harmlessNames)}
+	for m := range strings.FieldsSeq(dangerousModules) {
+		l.modules[m] = struct{}{}
+	}
+	return l
+})
+
+// byName reads a list of "module name name …" lines.
+func byName(list string) map[[2]string]struct{} {
+	set := map[[2]string]struct{}{}
+	for line := range strings.Lines(list) {
+		words := strings.Fields(line)
+		for i := 1; i < len(words); i++ {
+			set[[2]string{words[0], words[i]}] = struct{}{}
+		}
+	}
+	return set
+}
+
+// inDangerousModule reports whether module is one of dangerousModules or below one.
+func (l *lookup) inDangerousModule(module string) bool {
+	for i := range len(module) {
+		if module[i] != '.' {
+			continue
+		}
+		if _, ok := l.modules[module[:i]]; ok {
 			return true
 		}
 	}
-	return false
+	_, ok := l.modules[module]
+	return ok
 }
 
-// dangerousName looks name, or what it is an attribute of, up in dangerousNames.
-func dangerousName(module, name string) bool {
-	outer, _, _ := strings.Cut(name, ".")
-	return listed(dangerousNames, module, outer)
-}
-
-func harmless(module, name string) bool {
-	if module == "torch" && strings.HasSuffix(name, "Storage") && !strings.Contains(name, ".") {
-		return true // FloatStorage and its many siblings
-	}
-	return listed(harmlessNames, module, name)
-}
-
-// reachesDanger reports whether a dotted name walks through a module that must not be reached:
+// reachesDanger reports whether a dotted name walks through something that must not be reached:
 // since protocol 4, "torch" and "serialization.os.system" import os.system.
-func reachesDanger(name string) bool {
+func (l *lookup) reachesDanger(name string) bool {
 	if !strings.Contains(name, ".") {
 		return false
 	}
 	for part := range strings.SplitSeq(name, ".") {
-		if inModule(part, dangerousModules) || strings.HasPrefix(part, "__") {
+		if _, ok := l.modules[part]; ok || strings.HasPrefix(part, "__") {
 			return true
 		}
 	}
 	return false
 }
 
-// listed reports whether a list of "module name name …" lines names module and name.
-func listed(list, module, name string) bool {
-	for line := range strings.Lines(list) {
-		owner, names, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if owner == module && slices.Contains(strings.Fields(names), name) {
-			return true
-		}
+func (l *lookup) isHarmless(module, name string) bool {
+	if module == "torch" && strings.HasSuffix(name, "Storage") && !strings.Contains(name, ".") {
+		return true // FloatStorage and its many siblings
 	}
-	return false
+	_, ok := l.harmless[[2]string{module, name}]
+	return ok
 }

@@ -63,24 +63,24 @@ func scanPickles(c *cursor) pickleScan {
 	s.proto = isPickleMagic(head)
 	s.legacy = string(head) == legacyTorch
 	known := map[[2]string]struct{}{}
+	m := pickleMachine{c: c, memo: map[uint64]*string{}}
+	m.found = func(i imported) {
+		i.run = s.finished
+		key := [2]string{i.module + i.hidden, i.name} // nothing of all in an extension: one stands for all
+		if _, again := known[key]; again {
+			return
+		}
+		// A danger is kept however many harmless names went before it to hide it.
+		verdict, _ := i.judge()
+		if len(known) >= maxPickleImports && (verdict != Dangerous || len(s.imports) >= 2*maxPickleImports) {
+			s.more = true
+			return
+		}
+		known[key] = struct{}{}
+		s.imports = append(s.imports, i)
+	}
 	for c.left() > 0 && (!s.legacy || s.finished < 5) {
 		s.from = c.at
-		m := pickleMachine{c: c}
-		m.found = func(i imported) {
-			i.run = s.finished
-			key := [2]string{i.module + i.hidden, i.name} // nothing of all in an extension: one stands for all
-			if _, again := known[key]; again {
-				return
-			}
-			// A danger is kept however many harmless names went before it to hide it.
-			verdict, _ := i.judge()
-			if len(known) >= maxPickleImports && (verdict != Dangerous || len(s.imports) >= 2*maxPickleImports) {
-				s.more = true
-				return
-			}
-			known[key] = struct{}{}
-			s.imports = append(s.imports, i)
-		}
 		if s.err = m.run(); s.err != nil {
 			return s
 		}
@@ -135,7 +135,8 @@ func checkPickle(c *cursor, hint pickleHint, rep *report) {
 // convincing reports whether the bytes were a pickle after all, rather than data that looks like one
 // for a while.
 func (s *pickleScan) convincing() bool {
-	if s.legacy || s.finished > 0 && (s.proto || len(s.imports) > 0) {
+	unchecked := errors.Is(s.err, errBudget) || errors.Is(s.err, errPickleLimit)
+	if s.legacy || s.proto && unchecked || s.finished > 0 && (s.proto || len(s.imports) > 0) {
 		return true
 	}
 	for _, i := range s.imports {
@@ -155,7 +156,7 @@ func said(err error) error {
 	return err
 }
 
-// A pickleMachine follows one pickle as an unpickler would, but of all values it keeps only short
+// A pickleMachine follows pickles as an unpickler would, but of all values it keeps only short
 // strings; everything else is nil. It knows what STACK_GLOBAL imports without importing it.
 type pickleMachine struct {
 	c     *cursor
@@ -170,9 +171,13 @@ type pickleMachine struct {
 	found func(imported)
 }
 
-// run follows the opcodes up to STOP.
+// run follows the opcodes of one pickle up to STOP.
 func (m *pickleMachine) run() error {
-	m.memo = map[uint64]*string{}
+	m.stack, m.marks = m.stack[:0], m.marks[:0]
+	m.counted, m.put = 0, 0
+	if len(m.memo) > 0 {
+		m.memo = map[uint64]*string{} // clearing a map that was large once takes as long as filling it did
+	}
 	for {
 		at := m.c.at
 		op, err := m.c.byte()

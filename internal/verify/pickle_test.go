@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A vector is a line of testdata/pickles.txt.
@@ -149,6 +150,27 @@ func TestHugePicklesEndAtTheLimitAndAreNotClean(t *testing.T) {
 		"a lot of marks": bytes.Repeat([]byte("("), maxPickleStack+10),
 	} {
 		t.Run(name, func(t *testing.T) { wantVerdict(t, check("x.pkl", data), Suspicious, "larger than what is checked") })
+	}
+}
+
+func TestManyImportsAndManyPicklesTakeNoTimeOutOfProportion(t *testing.T) {
+	var imports, pickles bytes.Buffer
+	imports.WriteString("\x80\x02")
+	for i := range 300_000 {
+		fmt.Fprintf(&imports, "cm%d\nn\n0", i)
+	}
+	for i := range 100_000 {
+		fmt.Fprintf(&pickles, "\x8c\x06%06d\x940", i)
+	}
+	pickles.WriteString("N." + strings.Repeat("N.", 1_000_000))
+	for name, data := range map[string][]byte{"imports": imports.Bytes(), "pickles after a large one": pickles.Bytes()} {
+		t.Run(name, func(t *testing.T) {
+			begin := time.Now()
+			check("x.pkl", data)
+			if took := time.Since(begin); took > 20*time.Second { // a second on a slow machine, hours if squared
+				t.Errorf("took %v", took)
+			}
+		})
 	}
 }
 
