@@ -1,0 +1,183 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"ema/internal/config"
+	"ema/internal/model"
+	"ema/internal/source"
+)
+
+// An app is what all commands share: streams, environment, global flags and the settings that come of them. It is used
+// by one command at a time.
+type app struct {
+	stdin   io.Reader
+	stdout  io.Writer
+	stderr  io.Writer
+	environ []string
+
+	configFile string // --config
+	storeDir   string // --store
+	endpoint   string // --endpoint
+	logLevel   string // --log-level
+	json       bool   // --json: results and errors as JSON on stdout
+	quiet      bool   // --quiet: no progress
+
+	effective *config.Effective // loaded by settings
+	running   bool              // the command line was understood, and its command has begun
+}
+
+// newApp is the app of this process.
+func newApp() *app {
+	return &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ()}
+}
+
+// getenv is os.Getenv on the app's own environment.
+func (a *app) getenv(name string) string {
+	value := ""
+	for _, pair := range a.environ {
+		if rest, ok := strings.CutPrefix(pair, name+"="); ok {
+			value = rest
+		}
+	}
+	return value
+}
+
+// settings are the effective settings, loaded when first asked for. store.path and the hub's endpoint are never empty
+// in them, unless not even HOME is known.
+func (a *app) settings() (*config.Effective, error) {
+	if a.effective != nil {
+		return a.effective, nil
+	}
+	e, err := a.load(a.configFile)
+	if err != nil {
+		return nil, err
+	}
+	a.effective = e
+	return e, nil
+}
+
+// load reads the settings with that configuration file; empty = the one that is found.
+func (a *app) load(file string) (*config.Effective, error) {
+	flags, err := a.flagSettings()
+	if err != nil {
+		return nil, err
+	}
+	ambient, err := a.ambientSettings()
+	if err != nil {
+		return nil, err
+	}
+	facts, err := machine()
+	if err != nil {
+		return nil, err
+	}
+	return config.Load(config.Request{File: file, Environ: a.environ, Flags: flags, Ambient: ambient, Facts: facts})
+}
+
+// flagSettings are the settings that global flags make.
+func (a *app) flagSettings() ([]config.Setting, error) {
+	var all []config.Setting
+	if a.storeDir != "" {
+		dir, err := filepath.Abs(a.storeDir)
+		if err != nil {
+			return nil, fmt.Errorf("--store %s: %w", a.storeDir, err)
+		}
+		all = append(all, config.Setting{Key: "store.path", Value: dir, Where: "--store"})
+	}
+	if a.endpoint != "" {
+		all = append(all, config.Setting{Key: "sources.huggingface.endpoint", Value: a.endpoint, Where: "--endpoint"})
+	}
+	if a.logLevel != "" {
+		all = append(all, config.Setting{Key: "log.level", Value: a.logLevel, Where: "--log-level"})
+	}
+	return all, nil
+}
+
+// ambientSettings are what the user's environment says to all tools of the hub.
+func (a *app) ambientSettings() ([]config.Setting, error) {
+	var all []config.Setting
+	add := func(key, value, from string) {
+		if from == "" {
+			from = config.Origin{}.String()
+		}
+		all = append(all, config.Setting{Key: key, Value: value, Where: from})
+	}
+	if dir, from := source.CacheDirFromEnv(a.getenv); dir != "" {
+		dir, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", from, err)
+		}
+		add("store.path", dir, from)
+	}
+	endpoint, from := source.EndpointFromEnv(a.getenv)
+	add("sources.huggingface.endpoint", endpoint, from)
+	return all, nil
+}
+
+// machine is what automatic settings depend on. GOMAXPROCS knows the limits of a container.
+func machine() (config.Facts, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return config.Facts{}, fmt.Errorf("read the size of the memory: %w", err)
+	}
+	memory := uint64(info.Totalram) * uint64(info.Unit) //nolint:unconvert // narrower on other architectures
+	return config.Facts{CPUs: runtime.GOMAXPROCS(0), Memory: model.Bytes(memory)}, nil
+}
+
+// result prints what a command found: v as one JSON document with --json, else what text writes.
+func (a *app) result(v any, text func(io.Writer) error) error {
+	if !a.json {
+		return text(a.stdout)
+	}
+	return a.printJSON(v)
+}
+
+// printJSON prints one JSON document on a line of its own.
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// interactive reports whether a person watches that stream: then there may be live bars.
+func interactive(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// colored reports whether a stream may have colours: on a terminal, unless NO_COLOR says no (no-color.org).
+func (a *app) colored(stream any) bool {
+	return interactive(stream) && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
+}
+
+// logger writes as the log keys say; level holds where log.level is empty. The returned function closes the log.
+func (a *app) logger(log config.Log, level slog.Level) (*slog.Logger, func() error, error) {
+	if log.Level != "" {
+		if err := level.UnmarshalText([]byte(log.Level)); err != nil {
+			return nil, nil, fmt.Errorf("log.level: %w", err)
+		}
+	}
+	out, closeLog := a.stderr, func() error { return nil }
+	if log.File != "" {
+		f, err := os.OpenFile(log.File, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, nil, &model.Error{Op: "open the log", Class: model.DiskError, File: log.File, Err: err, Hint: "set log.file to a place where ema may write"}
+		}
+		out, closeLog = f, f.Close
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(out, options)), closeLog, nil
+	}
+	return slog.New(slog.NewTextHandler(out, options)), closeLog, nil
+}
