@@ -177,7 +177,8 @@ func (d *decoder) unknown(n *node, k *key) {
 		words = append(words, prefix+c.name)
 	}
 	e := &Error{Key: n.key, Value: n.literal(), Where: n.where, Problem: "unknown key", Want: k.allowed(), Nearest: Nearest(n.key, words)}
-	if mayBeSecret(n.key) || d.root.find(e.Nearest) != nil && d.root.find(e.Nearest).secret != "" {
+	near := d.root.find(e.Nearest)
+	if mayBeSecret(n.key) || near != nil && near.secret != "" {
 		e.Value = "(hidden)"
 	}
 	d.errs = append(d.errs, e)

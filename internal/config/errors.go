@@ -85,6 +85,10 @@ func (w Warning) String() string { return w.Key + ": " + w.Text }
 // Nearest is the word that is spelled most like the given one, or "" when none is near. Of paths with dots also the
 // last part alone may match, since it is the section that people leave out or mistake.
 func Nearest(given string, words []string) string {
+	const longest = 200 // no key is near half of it, and the distance costs the product of both lengths
+	if len(given) > longest {
+		return ""
+	}
 	given = strings.ToLower(given)
 	best, nearest := max(2, len(given)/4)+1, ""
 	for _, word := range words {
