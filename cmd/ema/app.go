@@ -33,6 +33,9 @@ type app struct {
 	json       bool   // --json: results and errors as JSON on stdout
 	quiet      bool   // --quiet: no progress
 
+	args        []string // the command line, without the program's name
+	connections string   // --connections of a command that fetches; empty = as configured
+
 	effective *config.Effective // loaded by settings
 	running   bool              // the command line was understood, and its command has begun
 }
@@ -100,7 +103,7 @@ func (a *app) flagSettings() ([]config.Setting, error) {
 	if a.logLevel != "" {
 		all = append(all, config.Setting{Key: "log.level", Value: a.logLevel, Where: "--log-level"})
 	}
-	return all, nil
+	return append(all, connectionSettings(a.connections)...), nil
 }
 
 // ambientSettings are what the user's environment says to all tools of the hub.
@@ -180,4 +183,9 @@ func (a *app) logger(log config.Log, level slog.Level) (*slog.Logger, func() err
 		return slog.New(slog.NewJSONHandler(out, options)), closeLog, nil
 	}
 	return slog.New(slog.NewTextHandler(out, options)), closeLog, nil
+}
+
+// note prints what the user should know about a model that is here all the same.
+func (a *app) note(id model.ID, text string) {
+	fmt.Fprintf(a.stderr, "ema: note: %s: %s\n", model.Redact(id.String()), text)
 }

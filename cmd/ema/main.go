@@ -38,7 +38,9 @@ func run(a *app, root *cobra.Command, args []string) int {
 		a.json = a.json || slices.Contains(args, "--json")
 	}
 	interrupted := ctx.Err() != nil
-	a.report(err, interrupted)
+	if _, done := errors.AsType[*reportedError](err); !done {
+		a.report(err, interrupted)
+	}
 	return exitCode(err, interrupted)
 }
 
@@ -90,6 +92,12 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
+// A reportedError was printed already, and still decides the exit code.
+type reportedError struct{ err error }
+
+func (e *reportedError) Error() string { return e.err.Error() }
+func (e *reportedError) Unwrap() error { return e.err }
+
 // report prints an error for people on stderr, and with --json for programs on stdout.
 func (a *app) report(err error, interrupted bool) {
 	message := err.Error()
@@ -103,6 +111,7 @@ func (a *app) report(err error, interrupted bool) {
 	var answer struct {
 		Error struct {
 			Class    string        `json:"class"`
+			Model    string        `json:"model,omitempty"`
 			Message  string        `json:"message"`
 			Mistakes config.Errors `json:"mistakes,omitempty"` // of a configuration
 		} `json:"error"`
@@ -112,6 +121,9 @@ func (a *app) report(err error, interrupted bool) {
 		class = model.Usage
 	}
 	answer.Error.Class, answer.Error.Message = class.String(), message
+	if e, ok := errors.AsType[*model.Error](err); ok {
+		answer.Error.Model = model.Redact(e.Model.String())
+	}
 	if mistakes, ok := errors.AsType[config.Errors](err); ok {
 		answer.Error.Mistakes = mistakes
 	}

@@ -32,6 +32,7 @@ func rootCommand(a *app) *cobra.Command {
 	flags.BoolVar(&a.quiet, "quiet", false, "print no progress")
 
 	root.AddCommand(
+		pullCommand(a),
 		configCommand(a),
 		versionCommand(a),
 	)

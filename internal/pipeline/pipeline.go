@@ -60,4 +60,6 @@ type Stage struct {
 	Files int         // files that the whole job is about
 	Bytes model.Bytes // bytes that the whole job is about
 	Here  model.Bytes // of these, bytes that were here before
+	// FilesHere are those of Files that were here before.
+	FilesHere int
 }

@@ -116,7 +116,7 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 			return nil, err
 		}
 	} else {
-		p.enter("done", func(s *Stage) { s.Files, s.Bytes, s.Here = len(r.wanted), sum(r.wanted), sum(r.wanted) })
+		p.enter("done", func(s *Stage) { s.Files, s.FilesHere, s.Bytes, s.Here = len(r.wanted), len(r.wanted), sum(r.wanted), sum(r.wanted) })
 	}
 	if req.To != "" {
 		p.enter("exporting", nil)
@@ -145,7 +145,7 @@ func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved
 			}
 		}
 	} else {
-		err := l.Retry.Again(ctx, func(err error) { p.Retries.Add(1); p.Note.Store(err.Error()) }, func(ctx context.Context) (err error) {
+		err := l.Retry.Again(ctx, func(err error) { p.Retries.Add(1); p.Note.Store(err.Error() + "; retrying") }, func(ctx context.Context) (err error) {
 			begun := time.Now()
 			r.manifest, err = l.Source.Resolve(ctx, req.ID, req.Revision)
 			r.answer = time.Since(begun)
@@ -259,7 +259,7 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	if err := l.space(r.ID, r.manifest.Commit, missing); err != nil {
 		return "", err
 	}
-	p.enter("fetching", func(s *Stage) { s.Here = s.Bytes - sum(missing) })
+	p.enter("fetching", func(s *Stage) { s.Here, s.FilesHere = s.Bytes-sum(missing), s.Files-len(missing) })
 	if err := l.fetch(ctx, w, r, missing, nil, p); err != nil {
 		return "", err
 	}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ema/internal/config"
+	"ema/internal/fetch"
+	"ema/internal/model"
+	"ema/internal/pipeline"
+	"ema/internal/source"
+	"ema/internal/store"
+)
+
+// A line is a pipeline with what it was built from. Everything is wired here, and nowhere else.
+type line struct {
+	*pipeline.Line
+	settings *config.Effective
+	sources  *source.Sources
+}
+
+// line builds the pipeline that the effective settings and the environment describe. It touches neither disk nor
+// network, besides reading the token's file. Close it.
+func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*line, error) {
+	e, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	stored, err := storeSettings(e.Config)
+	if err != nil {
+		return nil, err
+	}
+	reached, err := sourceSettings(e.Config, a.getenv, os.ReadFile)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := machine()
+	if err != nil {
+		return nil, err
+	}
+	reached.Offline = offline || source.OfflineFromEnv(a.getenv)
+	sources, err := source.New(reached)
+	if err != nil {
+		return nil, err
+	}
+	kept := store.New(stored)
+	minFree, err := minFree(e.Cleanup, kept.Path())
+	if err != nil {
+		return nil, errors.Join(err, sources.Close())
+	}
+	fetching := fetchSettings(e.Config, facts)
+	return &line{
+		Line: &pipeline.Line{
+			Store: kept, Source: sources, Fetcher: fetch.New(fetching, sources), Retry: fetching.Retry,
+			MinFree: minFree, Offline: reached.Offline, Command: command, Waiting: waiting, Parallel: facts.CPUs,
+		},
+		settings: e, sources: sources,
+	}, nil
+}
+
+// Close gives up idle connections.
+func (l *line) Close() error { return l.sources.Close() }
+
+// store is the store that the settings name, for commands that need nothing else.
+func (a *app) store() (*store.Store, error) {
+	e, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	s, err := storeSettings(e.Config)
+	if err != nil {
+		return nil, err
+	}
+	return store.New(s), nil
+}
+
+// storeSettings are the keys of the section store.
+func storeSettings(c config.Config) (store.Settings, error) {
+	if c.Store.Path == "" {
+		return store.Settings{}, &model.Error{
+			Op: "open store", Class: model.Usage, Err: errors.New("no folder is named, and HOME is not set"),
+			Hint: "name one with --store or HF_HUB_CACHE",
+		}
+	}
+	if info, err := os.Stat(c.Store.Path); err == nil && !info.IsDir() {
+		return store.Settings{}, &model.Error{
+			Op: "open store", Class: model.Usage, File: c.Store.Path, Err: errors.New("it is a file, and models need a folder"),
+			Hint: "name another with --store",
+		}
+	}
+	return store.Settings{
+		Path: c.Store.Path, StateDir: c.Store.StateDir, Process: c.Store.Durability == "process",
+		WriteSize: c.Store.WriteSizeKB.Bytes(), DropCache: c.Store.PageCache == "drop",
+	}, nil
+}
+
+// sourceSettings are the keys about hubs and connections, with the token and the authorities that the environment names.
+func sourceSettings(c config.Config, getenv func(string) string, readFile func(string) ([]byte, error)) (source.Settings, error) {
+	token, err := token(c.Sources.HuggingFace, getenv, readFile)
+	if err != nil {
+		return source.Settings{}, &model.Error{Op: "read the hub's token", Class: model.Usage, Err: err}
+	}
+	net := c.ConnectionSettings
+	return source.Settings{
+		Endpoint: c.Sources.HuggingFace.Endpoint, Token: token, UserAgent: "ema/" + currentBuild().Version,
+		AllowedHosts: c.Sources.Allowed, CertFiles: source.CertFilesFromEnv(getenv),
+
+		ConnectTimeout:  net.ConnectionTimeoutSeconds.Duration(),
+		ReadTimeout:     net.ReadTimeoutSeconds.Duration(),
+		MaxConnsPerHost: connections(net), MaxIdleConns: net.ConnectionPoolSize,
+		NoKeepAlive: !net.KeepAliveEnabled, IdleTimeout: net.KeepAliveTimeout.Duration(),
+		NoCompression: !net.CompressionEnabled, NoHTTP2: !net.HTTP2Enabled,
+		Nagle: !net.TCPNoDelay, SocketBuffer: int(net.SocketBufferSize),
+	}, nil
+}
+
+// token is what the named file holds, else what the user's environment says.
+func token(h config.HuggingFace, getenv func(string) string, readFile func(string) ([]byte, error)) (string, error) {
+	if h.TokenFile == "" {
+		return source.TokenFromEnv(getenv, readFile)
+	}
+	b, err := readFile(h.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("sources.huggingface.token_file: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// connections is how many connections one download may have: those to one host, as far as the pool reaches.
+func connections(c config.ConnectionSettings) int {
+	return min(c.MaxConnectionsPerHost, c.ConnectionPoolSize)
+}
+
+// fetchSettings are the keys about how a download runs.
+func fetchSettings(c config.Config, facts config.Facts) fetch.Settings {
+	chunk := c.ChunkOptimization
+	return fetch.Settings{
+		Connections: connections(c.ConnectionSettings),
+		ReadTimeout: c.ConnectionSettings.ReadTimeoutSeconds.Duration(),
+		LargeFiles:  c.Downloads.PerModel(facts),
+		Buffers:     c.MemoryManagement.DownloadBufferSizeMB.Bytes(),
+		Chunk: fetch.ChunkRule{
+			Fixed: !chunk.AdaptiveChunking.Enabled, Default: chunk.DefaultChunkSizeMB.Bytes(),
+			Small: chunk.AdaptiveChunking.SmallFileChunkMB.Bytes(), SmallThreshold: said(chunk.AdaptiveChunking.SmallFileThresholdMB.Bytes()),
+			Large: chunk.AdaptiveChunking.LargeFileChunkMB.Bytes(), LargeThreshold: said(chunk.AdaptiveChunking.LargeFileThresholdMB.Bytes()),
+		},
+		Retry: retry(c.RetryOptimization),
+	}
+}
+
+// retry is the section retry_optimization.
+func retry(r config.RetryOptimization) fetch.Retry {
+	most := r.MaxRetries
+	if most == 0 {
+		most = -1 // none; 0 would be the default
+	}
+	return fetch.Retry{
+		Max: most, Factor: r.BackoffFactor, NoJitter: !r.JitterEnabled,
+		Base:        said(r.BaseDelaySeconds.Duration()),
+		MaxDelay:    said(r.MaxDelaySeconds.Duration()),
+		Timeout:     said(r.ErrorSpecificDelays.NetworkTimeout.Duration()),
+		ServerError: said(r.ErrorSpecificDelays.ServerError.Duration()),
+		RateLimit:   said(r.ErrorSpecificDelays.RateLimit.Duration()),
+	}
+}
+
+// said keeps a zero that somebody wrote from being taken for "use the default": the next smallest value is as good.
+func said[T time.Duration | model.Bytes](v T) T { return max(v, 1) }
+
+// minFree is the space that downloads leave free on the volume of dir: cleanup.min_free_gb, or the smaller of 5 GiB and
+// 5 % of the volume.
+func minFree(c config.Cleanup, dir string) (model.Bytes, error) {
+	if c.MinFreeGB > 0 {
+		return c.MinFreeGB.Bytes(), nil
+	}
+	size, err := volumeSize(dir)
+	if err != nil {
+		return 0, &model.Error{Op: "measure the disk", Class: model.DiskError, File: dir, Err: err}
+	}
+	return min(5*model.GiB, size/20), nil
+}
+
+// volumeSize is the size of the volume where dir lies or would lie.
+func volumeSize(dir string) (model.Bytes, error) {
+	for {
+		var st unix.Statfs_t
+		err := unix.Statfs(dir, &st)
+		switch {
+		case err == nil:
+			return model.Bytes(st.Blocks) * model.Bytes(st.Frsize), nil
+		case errors.Is(err, unix.EINTR):
+		case !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir):
+			return 0, err
+		default:
+			dir = filepath.Dir(dir)
+		}
+	}
+}
