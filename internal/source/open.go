@@ -64,7 +64,7 @@ func (o opening) open(ctx context.Context, p *place) (*Body, error) {
 		return b, err
 	}
 	ifRange := at.first.ifRange()
-	a, err := o.ask(ctx, at.url, o.hub && at.home, ifRange)
+	a, err := o.ask(ctx, at.url, !at.home, ifRange)
 	var b *Body
 	if err == nil {
 		b, err = o.accept(a, &at.first)
@@ -79,7 +79,7 @@ func (o opening) open(ctx context.Context, p *place) (*Body, error) {
 
 // discover follows the redirects from start; where they end is the location.
 func (o opening) discover(ctx context.Context) (*location, *Body, error) {
-	a, err := o.ask(ctx, o.start, o.hub, "")
+	a, err := o.ask(ctx, o.start, false, "")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,7 +107,7 @@ func stale(err error) bool {
 
 // ask requests the segment. A whole file is asked for without a range: some servers are better at
 // that, and none is worse.
-func (o opening) ask(ctx context.Context, u *url.URL, hub bool, ifRange string) (*answer, error) {
+func (o opening) ask(ctx context.Context, u *url.URL, away bool, ifRange string) (*answer, error) {
 	header := http.Header{"Accept-Encoding": {"identity"}}
 	if o.seg != (model.Segment{End: o.file.Size}) {
 		header.Set("Range", o.seg.Header())
@@ -116,7 +116,7 @@ func (o opening) ask(ctx context.Context, u *url.URL, hub bool, ifRange string) 
 		}
 	}
 	a, err := o.wire.do(ctx, request{
-		op: "fetch", method: http.MethodGet, by: o.wire.bulk, url: u, header: header, hub: hub, look: o.look,
+		op: "fetch", method: http.MethodGet, by: o.wire.bulk, url: u, header: header, hub: o.hub, away: away, look: o.look,
 	})
 	return a, about(err, o.id, o.file.Path)
 }

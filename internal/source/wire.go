@@ -85,7 +85,8 @@ type request struct {
 	by     http.RoundTripper // the wire's bulk or meta
 	url    *url.URL
 	header http.Header
-	hub    bool // it begins at the hub: the endpoint gets the token
+	hub    bool // it is about a model of the hub: the endpoint gets the token
+	away   bool // it begins where a redirect has led away from the endpoint: nobody gets the token
 	// look sees the response of every hop, the final one included, before its body is read. home
 	// says that the hub itself is speaking: what others say about the hub's files counts nothing.
 	look func(res *http.Response, home bool) error
@@ -117,7 +118,7 @@ func (w *wire) do(ctx context.Context, q request) (*answer, error) {
 		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	a := &answer{ctx: ctx, cancel: cancel, home: q.hub, patience: w.patience}
+	a := &answer{ctx: ctx, cancel: cancel, home: q.hub && !q.away, patience: w.patience}
 	u := q.url
 	for hops := 0; ; hops++ {
 		a.home = a.home && sameOrigin(u, w.home)
