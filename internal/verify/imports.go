@@ -8,18 +8,19 @@ import (
 // These lists judge what a pickle imports. Lists of dangers are incomplete by nature, so the list
 // of harmless names decides: what is on neither is Suspicious, never OK.
 
-// judgeImport says what importing name from module means, and why if it is not OK.
-func judgeImport(module, name string) (Verdict, string) {
+// judgeImport says what importing name from module means: Dangerous, OK, or Suspicious when it is on
+// no list.
+func judgeImport(module, name string) Verdict {
 	lists := importLists()
 	outer, _, _ := strings.Cut(name, ".")
 	_, named := lists.dangerous[[2]string{module, outer}]
 	switch {
 	case named, lists.inDangerousModule(module), lists.reachesDanger(name):
-		return Dangerous, "which can run commands, load more code or touch files when the file is loaded"
+		return Dangerous
 	case lists.isHarmless(module, name):
-		return OK, ""
+		return OK
 	}
-	return Suspicious, "which is not known to be harmless"
+	return Suspicious
 }
 
 // dangerousModules are those of which nothing may be imported, nor of their submodules. Former

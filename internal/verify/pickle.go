@@ -32,16 +32,33 @@ type imported struct {
 	run          int    // which pickle of the file, from 0
 }
 
-// judge says what the import means, and puts it into words.
-func (i imported) judge() (Verdict, string) {
+// judge says what the import means.
+func (i imported) judge() Verdict {
 	switch {
 	case i.hidden != "":
-		return Dangerous, "imports something whose name is hidden (" + i.hidden + "), as honest tools never do"
+		return Dangerous
 	case i.extension:
-		return Suspicious, "imports by an extension code, whose meaning only the program that loads it knows"
+		return Suspicious
 	}
-	verdict, why := judgeImport(i.module, i.name)
-	return verdict, fmt.Sprintf("imports %s %s, %s", quote(i.module), quote(i.name), why)
+	return judgeImport(i.module, i.name)
+}
+
+// String says what is imported, and why that matters.
+func (i imported) String() string {
+	switch {
+	case i.hidden != "":
+		return "imports something whose name is hidden (" + i.hidden + "), as honest tools never do"
+	case i.extension:
+		return "imports by an extension code, whose meaning only the program that loads it knows"
+	}
+	what := fmt.Sprintf("imports %s %s", quote(i.module), quote(i.name))
+	switch i.judge() {
+	case Dangerous:
+		return what + ", which can run commands, load more code or touch files when the file is loaded"
+	case Suspicious:
+		return what + ", which is not known to be harmless"
+	}
+	return what
 }
 
 // A pickleScan is what a walk through the pickles of a file came to.
@@ -71,7 +88,7 @@ func scanPickles(c *cursor) pickleScan {
 			return
 		}
 		// A danger is kept however many harmless names went before it to hide it.
-		verdict, _ := i.judge()
+		verdict := i.judge()
 		if len(known) >= maxPickleImports && (verdict != Dangerous || len(s.imports) >= 2*maxPickleImports) {
 			s.more = true
 			return
@@ -103,12 +120,12 @@ func checkPickle(c *cursor, hint pickleHint, rep *report) {
 	rawArrays := false
 	for _, i := range s.imports {
 		rawArrays = rawArrays || i.name == "NumpyArrayWrapper" && strings.HasPrefix(i.module, "joblib.")
-		verdict, words := i.judge()
+		verdict := i.judge()
 		if verdict == Suspicious && s.err != nil && s.finished > 0 && i.run == s.finished {
 			continue // read from bytes that turned out to be no pickle; dangers count even there
 		}
 		if verdict != OK {
-			rep.add(verdict, "byte %d: %s", i.at, words)
+			rep.add(verdict, "byte %d: %v", i.at, i)
 		}
 	}
 	if s.more {
@@ -140,8 +157,7 @@ func (s *pickleScan) convincing() bool {
 		return true
 	}
 	for _, i := range s.imports {
-		verdict, _ := judgeImport(i.module, i.name)
-		if s.proto || i.hidden == "" && verdict == Dangerous {
+		if s.proto || i.hidden == "" && i.judge() == Dangerous {
 			return true
 		}
 	}
