@@ -28,6 +28,7 @@ var errRegression = errors.New("slower than the baseline")
 func run(a *app, root *cobra.Command, args []string) int {
 	ctx, stop := untilSignal()
 	defer stop()
+	a.args = args
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {

@@ -81,6 +81,7 @@ func (p *progress) stop() {
 		p.bar.Abort(true)
 		p.bars.Wait()
 		p.bar, p.bars = nil, nil
+		io.WriteString(p.app.stderr, "\r\x1b[K") // what an echoed Ctrl-C left
 	}
 	if p.lines != nil {
 		close(p.lines)
@@ -126,7 +127,8 @@ func (p *progress) printLines() {
 }
 
 func (p *progress) fillBar(w io.Writer, at decor.Statistics) error {
-	_, err := io.WriteString(w, p.read(time.Now()).bar(at.AvailableWidth))
+	// The terminal's own echo of Ctrl-C moves the cursor; from the first column no line gets too long.
+	_, err := io.WriteString(w, "\r"+p.read(time.Now()).bar(at.AvailableWidth))
 	return err
 }
 
@@ -223,40 +225,54 @@ func (v view) line() string {
 	return text
 }
 
-// bar is v in one line of at most width columns. What matters least goes first when there is little room.
+// Columns of the bar's line: a name is cut to the least when there is little room, and the bar takes what is left.
+const leastName, leastBar, longestBar = 16, 8, 40
+
+// bar is v in one line of at most width columns. With little room it says less.
 func (v view) bar(width int) string {
 	if !v.moves() {
-		return shorten(v.name+"  "+v.stage, width) + "\n"
+		return shorten(v.name+"  "+v.stage, width)
 	}
-	figures := []string{ratio(v.done, v.total)}
-	if v.stage != stageWords["fetching"] {
-		figures = append(figures, "checking")
+	figures := ""
+	for _, figures = range v.figures() {
+		if min(len(v.name), leastName)+leastBar+4+len(figures) <= width {
+			break
+		}
 	}
+	room := width - len(figures) - 4 // brackets, and a blank on either side
+	if room < leastBar+1 {
+		return shorten(figures, width)
+	}
+	name := shorten(v.name, max(room-longestBar, min(leastName, room-leastBar)))
+	bar := min(room-len([]rune(name)), longestBar)
+	full := int(float64(bar) * float64(v.done) / float64(v.total))
+	return name + " [" + strings.Repeat("#", full) + strings.Repeat(".", bar-full) + "] " + figures
+}
+
+// figures are the numbers beside the bar, with much room and with little. Their widths hardly change, so that the eye
+// finds them.
+func (v view) figures() []string {
+	rate, eta, connections := "", "", ""
 	if v.rate > 0 {
-		figures = append(figures, fmt.Sprintf("%s/s", v.rate))
+		rate = v.rate.String() + "/s"
 	}
 	if left, known := v.eta(); known {
-		figures = append(figures, "ETA "+clock(left))
+		eta = "ETA " + clock(left)
 	}
-	if v.connections > 0 {
-		figures = append(figures, fmt.Sprintf("%d conn", v.connections))
+	if v.stage == stageWords["checking"] {
+		connections = "checking"
+	} else if v.connections > 0 {
+		connections = fmt.Sprintf("%d conn", v.connections)
 	}
-	figures = append(figures, fmt.Sprintf("%d/%d files", v.files, v.allFiles))
-
-	const leastBar, longestBar, leastName = 8, 40, 16
-	right := strings.Join(figures, "  ")
-	for len(figures) > 1 && leastName+leastBar+len(right)+4 > width {
-		figures = figures[:len(figures)-1]
-		right = strings.Join(figures, "  ")
+	size, count := ratio(v.done, v.total), fmt.Sprintf("%d/%d", v.files, v.allFiles)
+	short := fmt.Sprintf("%s %10s %8s", size, rate, eta)
+	return []string{
+		fmt.Sprintf("%s  %11s  %8s  %8s  %s files", size, rate, eta, connections, count),
+		fmt.Sprintf("%s %6s %s", short, connections, count),
+		short + " " + count,
+		short,
+		size,
 	}
-	room := width - len(right) - 2 - 2 // brackets, and a blank on each side
-	name := shorten(v.name, max(room-leastBar, 0))
-	filled := min(room-len([]rune(name)), longestBar)
-	if filled < 1 {
-		return shorten(right, width)
-	}
-	n := int(float64(filled) * float64(v.done) / float64(v.total))
-	return name + " [" + strings.Repeat("#", n) + strings.Repeat(".", filled-n) + "] " + right
 }
 
 // ratio says "1.2/14.2 GiB": both in the unit of the second.
@@ -266,7 +282,7 @@ func ratio(done, total model.Bytes) string {
 	if size <= 1 {
 		return fmt.Sprintf("%d/%s B", int64(done), number)
 	}
-	return fmt.Sprintf("%.1f/%s %s", float64(done)/float64(size), number, unit)
+	return fmt.Sprintf("%*.1f/%s %s", len(number), float64(done)/float64(size), number, unit)
 }
 
 // percent is rounded down: 100 means all.
