@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"path/filepath"
 
 	"ema/internal/model"
 )
@@ -29,7 +30,11 @@ func (w *Writer) Mend(ctx context.Context, id model.ID, f model.File, bad []mode
 			Err: fmt.Errorf("a file of %d bytes with checksums of %d bytes is to be fetched as a whole", f.Size, who.size),
 		})
 	}
-	blob, err := w.disk.OpenFile(w.blobPath(id, f.Digest.Hex()), os.O_RDONLY, 0)
+	name, err := filepath.EvalSymlinks(w.blobPath(id, f.Digest.Hex())) // it may lie in a colder tier
+	if err != nil {
+		return fail(err)
+	}
+	blob, err := w.disk.OpenFile(name, os.O_RDONLY, 0)
 	if err != nil {
 		return fail(err)
 	}

@@ -478,7 +478,7 @@ func (p *Partial) Checkpoint() (state []byte, upto int64) {
 }
 
 // Forget says that the bytes of all blocks that seg touches are wrong: they are missing again, and
-// so is every checkpoint above seg.Start. It is durable when it returns, before new bytes may come.
+// so is every checkpoint that covers some of their bytes. It is durable when it returns, before new bytes may come.
 func (p *Partial) Forget(seg model.Segment) error {
 	if seg.Start < 0 || seg.End > p.j.size || seg.Len() <= 0 {
 		return p.misuse("forget", fmt.Errorf("%v is not a part of a file of %d bytes", seg, p.j.size))
@@ -490,14 +490,15 @@ func (p *Partial) Forget(seg model.Segment) error {
 	}
 	p.forgets++
 	var entries []int
-	for i := int(seg.Start / BlockSize); int64(i)*BlockSize < seg.End; i++ {
+	first := seg.Start / BlockSize
+	for i := int(first); int64(i)*BlockSize < seg.End; i++ {
 		if p.j.entries[i] != 0 {
 			p.j.entries[i] = 0
 			delete(p.dirty, i)
 			entries = append(entries, i)
 		}
 	}
-	return p.error("forget", p.takeBack(entries, p.dropCheckpoints(seg.Start)))
+	return p.error("forget", p.takeBack(entries, p.dropCheckpoints(first*BlockSize)))
 }
 
 // Stage declares the blob complete and its whole hash to be d, for Publish to make it visible. It

@@ -54,6 +54,10 @@ func treeBytes(files []model.File) ([]byte, bool) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), true
 }
 
+// Tree lists all files of a commit, whatever was fetched of them, in path order; false if nothing here
+// tells them all.
+func (s *Store) Tree(id model.ID, commit string) ([]model.File, bool) { return s.readTree(id, commit) }
+
 // readTree reads a tree in path order. Like the hub's client it ignores as a whole what it does not
 // understand.
 func (s *Store) readTree(id model.ID, commit string) ([]model.File, bool) {
