@@ -570,3 +570,23 @@ func TestKeepAliveIsOneConnection(t *testing.T) {
 		t.Errorf("%d connections for %d requests", s.Hub.Connections, s.Hub.Requests)
 	}
 }
+
+func TestBytesThatCouldNotBeSentAreNotCounted(t *testing.T) {
+	inBubble(t, []demohub.Option{bulkRepo()}, func(t *testing.T, hub *demohub.Hub, client *http.Client) {
+		res, err := client.Get(smallURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.CopyN(io.Discard, res.Body, 1000); err != nil {
+			t.Fatal(err)
+		}
+		errorless(t, res)
+		synctest.Wait()
+		if got := hub.Stats().Body; got < 1000 || got >= 100<<10 {
+			t.Errorf("%d bytes counted for a client that left after 1000", got)
+		}
+		if rows := hub.Log(); rows[0].Sent != hub.Stats().Body || !rows[0].Done {
+			t.Errorf("the log says %+v", rows[0])
+		}
+	})
+}
