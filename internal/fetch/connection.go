@@ -102,7 +102,7 @@ func (r *run) segment(ctx context.Context, c *claim, buf []byte, failing *attemp
 			r.plan.wrote(c, int64(n))
 			r.job.Progress.Written.Add(int64(n))
 			failing.progressed(int64(n))
-			if c.blob.order.offer(off, buf[:n]) {
+			if c.blob.order.offer(ctx, off, buf[:n]) {
 				if buf, err = r.buffers.replace(ctx, err); buf == nil {
 					return nil, err
 				}

@@ -24,6 +24,7 @@ type order struct {
 	pos     int64            // bytes hashed
 	written []model.Segment  // what is on file, ascending, disjoint; begins at or before pos
 	waiting map[int64][]byte // buffers by their offset, all at or after pos
+	ended   bool             // nobody follows any more
 	hashing sync.Mutex       // held while h is being fed
 }
 
@@ -49,16 +50,26 @@ func newOrder(b *blob, r *run) (*order, error) {
 
 // offer tells that p was written at off, and may keep p until the hash has passed it: true means that
 // the buffer is no longer the caller's.
-func (o *order) offer(off int64, p []byte) bool {
+//
+// When the hash is behind and all waiting room is taken, offer waits for it: to receive faster than
+// the slowest step only means to read from the page cache what was in memory just now. Whoever stands
+// right at the hash's position never waits, so that the hash always has something to go on with.
+func (o *order) offer(ctx context.Context, off int64, p []byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.written = insert(o.written, model.Segment{Start: off, End: off + int64(len(p))})
 	o.changed.Broadcast()
-	if off < o.pos || off-o.pos > ahead || !o.run.buffers.hold(int64(len(p))) {
-		return false
+	for off >= o.pos && off-o.pos <= ahead && !o.ended {
+		if o.run.buffers.hold(int64(len(p))) {
+			o.waiting[off] = p
+			return true
+		}
+		if off == o.pos || ctx.Err() != nil {
+			return false
+		}
+		o.changed.Wait()
 	}
-	o.waiting[off] = p
-	return true
+	return false
 }
 
 // follow hashes until the whole file has passed and returns its digest.
@@ -92,12 +103,13 @@ func (o *order) follow(ctx context.Context) (model.Digest, error) {
 		o.h.Write(p)
 		o.mu.Lock()
 		o.pos += int64(len(p))
-		o.mu.Unlock()
-		o.hashing.Unlock()
-		o.run.job.Progress.Hashed.Add(int64(len(p)))
 		if !fromFile {
 			o.run.buffers.unhold(p, int64(len(p)))
 		}
+		o.changed.Broadcast() // connections that wait for room
+		o.mu.Unlock()
+		o.hashing.Unlock()
+		o.run.job.Progress.Hashed.Add(int64(len(p)))
 	}
 	return o.blob.file.Digest.Sum(o.h), nil
 }
@@ -154,6 +166,8 @@ func (o *order) checkpoint() (state []byte, upto int64) {
 func (o *order) drop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.ended = true
+	o.changed.Broadcast()
 	for off, p := range o.waiting {
 		o.run.buffers.unhold(p, int64(len(p)))
 		delete(o.waiting, off)

@@ -140,16 +140,25 @@ func TestAnIdleConnectionTakesHalfOfTheLargestRest(t *testing.T) {
 	}
 }
 
-func TestFarOriginsGetLongerRequests(t *testing.T) {
-	length := func(answer time.Duration, rate float64) int64 {
+func TestRequestsAreAsLongAsTheOriginIsFar(t *testing.T) {
+	for _, c := range []struct {
+		answer   time.Duration
+		rate     float64
+		from, to model.Bytes
+	}{
+		{0, 0, 16 * model.MiB, 16 * model.MiB},                            // unknown: the chunk for this size
+		{10 * time.Millisecond, 2e6, 16 * model.MiB, 16 * model.MiB},      // slow: the chunk
+		{50 * time.Millisecond, 20e6, 95 * model.MiB, 100 * model.MiB},    // a hundred times what a round trip costs
+		{300 * time.Millisecond, 100e6, 128 * model.MiB, 128 * model.MiB}, // never so long that the hash is left behind
+		{500 * time.Microsecond, 500e6, 4 * model.MiB, 24 * model.MiB},    // beside us: what waits for the hash fits into memory
+	} {
 		p := newPlan(Settings{Connections: 8, FixedParallel: true, Chunk: ChunkRule{}.withDefaults()}, 0)
-		p.answer, p.rate = answer, rate
+		p.answer, p.rate = c.answer, c.rate
 		p.add(newBlob(model.File{Size: 4 << 30}, nothing{missing: []model.Segment{{End: 4 << 30}}}))
-		c := p.takeLarge()
-		return c.end - c.pos
-	}
-	if near, far := length(time.Millisecond, 20e6), length(50*time.Millisecond, 20e6); near != int64(16*model.MiB) || far < int64(95*model.MiB) {
-		t.Fatalf("near %s, far %s", model.Bytes(near), model.Bytes(far))
+		claim := p.takeLarge()
+		if n := model.Bytes(claim.end - claim.pos); n < c.from || n > c.to {
+			t.Errorf("answer after %v, %.0f MB/s: request of %v, want %v to %v", c.answer, c.rate/1e6, n, c.from, c.to)
+		}
 	}
 }
 
