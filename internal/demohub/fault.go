@@ -424,24 +424,30 @@ func (a *arguments) size() model.Bytes {
 }
 
 func (a *arguments) number() int64 {
-	n, err := strconv.ParseInt(a.word(), 10, 64)
+	word := a.word()
+	n, err := strconv.ParseInt(word, 10, 64)
+	if err != nil {
+		err = fmt.Errorf("%q is not a whole number", word)
+	}
 	a.keep(err)
 	return n
 }
 
 func (a *arguments) duration() time.Duration {
-	d, err := time.ParseDuration(a.word())
-	if err == nil && d < 0 {
-		err = fmt.Errorf("%s is negative", d)
+	word := a.word()
+	d, err := time.ParseDuration(word)
+	if err != nil || d < 0 {
+		err = fmt.Errorf("%q is not a duration; want one such as 5s or 200ms", word)
 	}
 	a.keep(err)
 	return d
 }
 
 func (a *arguments) status() int {
-	n, err := strconv.Atoi(a.word())
-	if err == nil && (n < 400 || n > 599) {
-		err = fmt.Errorf("status %d is not an error, 400 to 599", n)
+	word := a.word()
+	n, err := strconv.Atoi(word)
+	if err != nil || n < 400 || n > 599 {
+		err = fmt.Errorf("%q is not an error status, 400 to 599", word)
 	}
 	a.keep(err)
 	return n

@@ -3,8 +3,8 @@
 // A Hub is an http.Handler that speaks the Hugging Face hub protocol (reference/hub-protocol, sections
 // 2 to 12) for models whose content is generated while it is sent, so that a 60 GB file costs no memory.
 // Hub.CDN is the second host to which large files are redirected. Hub.Fault and Hub.Next bend single
-// answers on the wire: resets, cuts, stalls, wrong ranges, changed validators, rate limits. A Hub starts
-// no goroutine; all its waits end with the request, so it runs over sockets, over PipeListener, and in
+// answers on the wire: resets, cuts, stalls, wrong ranges, changed validators, rate limits. A Hub leaves no
+// goroutine behind; all its waits end with the request, so it runs over sockets, over PipeListener, and in
 // testing/synctest bubbles. All its methods may be called at any time from several goroutines.
 package demohub
 
