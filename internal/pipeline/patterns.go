@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"ema/internal/model"
@@ -14,6 +15,13 @@ import (
 type Selection struct {
 	Include []string `json:"include,omitempty"` // nil means everything
 	Exclude []string `json:"exclude,omitempty"`
+}
+
+// some reports whether s selects by any pattern.
+func (s Selection) some() bool { return len(s.Include)+len(s.Exclude) > 0 }
+
+func (s Selection) equal(t Selection) bool {
+	return slices.Equal(s.Include, t.Include) && slices.Equal(s.Exclude, t.Exclude)
 }
 
 // Of returns the files that s selects, in their order.

@@ -35,6 +35,8 @@ type Line struct {
 	Command string
 	// Waiting is told once whenever another process must be waited for; nil means not to wait.
 	Waiting func(store.Owner)
+	// Hub is the address of the hub, for the records of what came from there.
+	Hub string
 	// Parallel is how many files are hashed at once; 0 means 2.
 	Parallel int
 }

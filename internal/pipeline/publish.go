@@ -27,12 +27,13 @@ func newPublisher(w *store.Writer) *publisher {
 	return &publisher{writer: w, finished: make(chan *store.Staged, batchFiles)}
 }
 
-// add hands a finished file over; it is visible when during has returned, or before.
+// add hands a finished file over; it is visible when during has returned without an error, or before.
 func (p *publisher) add(ctx context.Context, s *store.Staged) error {
 	select {
 	case p.finished <- s:
 		return nil
 	case <-ctx.Done():
+		_ = s.Close() // it serves a later run; why this one ends is what to report
 		return context.Cause(ctx)
 	}
 }
@@ -52,11 +53,18 @@ func (p *publisher) during(ctx context.Context, work func(context.Context) error
 				return nil
 			}
 			if err := p.writer.Publish(context.WithoutCancel(ctx), batch); err != nil {
+				for _, s := range batch {
+					_ = s.Close() // releases what is not published
+				}
 				return err
 			}
 		}
 	})
-	return g.Wait()
+	err := g.Wait()
+	for s := range p.finished { // there are some only when publishing failed
+		_ = s.Close()
+	}
+	return err
 }
 
 // collect waits for a first file, and then for more until the batch is full, wait is over, or nothing

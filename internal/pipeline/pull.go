@@ -66,8 +66,13 @@ type resolved struct {
 	notes    []string
 	stale    bool // the source could not be asked; manifest is what is here
 
-	mu sync.Mutex // guards digests that are computed while files are fetched
+	mu     sync.Mutex            // guards digests that are computed while files are fetched
+	single sync.Mutex            // held while a small file without a promised digest is staged; guards staged
+	staged map[model.Digest]bool // contents of such files that are staged already
 }
+
+// patience is how long the source may take to say what is new when what is asked for is here already.
+const patience = 10 * time.Second
 
 // Plan says what Pull would fetch, without changing anything.
 func (l *Line) Plan(ctx context.Context, req Request, p *Progress) (*Plan, error) {
@@ -78,6 +83,9 @@ func (l *Line) Plan(ctx context.Context, req Request, p *Progress) (*Plan, error
 	free, err := l.Store.Free()
 	if err != nil {
 		return nil, err
+	}
+	if rec, err := l.Store.Record(r.ID, r.manifest.Commit); err == nil {
+		adoptDigests(r.wanted, rec.Files)
 	}
 	plan := &Plan{Manifest: r.manifest, Free: free, Reserve: l.MinFree}
 	if len(r.notes) > 0 {
@@ -116,7 +124,9 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 			return nil, err
 		}
 	} else {
-		p.enter("done", func(s *Stage) { s.Files, s.FilesHere, s.Bytes, s.Here = len(r.wanted), len(r.wanted), sum(r.wanted), sum(r.wanted) })
+		p.enter("done", func(s *Stage) {
+			s.Files, s.FilesHere, s.Bytes, s.Here = len(r.wanted), len(r.wanted), sum(r.wanted), sum(r.wanted)
+		})
 	}
 	if req.To != "" {
 		p.enter("exporting", nil)
@@ -136,27 +146,24 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 // resolve finds the commit and the files. When the source cannot be reached, what is here serves.
 func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved, error) {
 	p.enter("resolving", nil)
-	r := &resolved{Request: req}
-	if l.Offline {
-		if r.manifest = l.local(req); r.manifest == nil {
-			return nil, &model.Error{
-				Op: "pull", Class: model.Offline, Model: req.ID,
-				Err: errors.New("it is not available on this machine and offline mode forbids the network"), Hint: "pull it once without --offline",
-			}
+	r := &resolved{Request: req, staged: map[model.Digest]bool{}}
+	here := l.local(req)
+	switch {
+	case here != nil && (l.Offline || model.IsCommit(req.Revision)): // a commit never means anything else
+		r.manifest = here
+	case l.Offline:
+		return nil, &model.Error{
+			Op: "pull", Class: model.Offline, Model: req.ID,
+			Err: errors.New("it is not available on this machine and offline mode forbids the network"), Hint: "pull it once without --offline",
 		}
-	} else {
-		err := l.Retry.Again(ctx, func(err error) { p.Retries.Add(1); p.Note.Store(err.Error() + "; retrying") }, func(ctx context.Context) (err error) {
-			begun := time.Now()
-			r.manifest, err = l.Source.Resolve(ctx, req.ID, req.Revision)
-			r.answer = time.Since(begun)
-			return err
-		})
+	default:
+		err := l.ask(ctx, r, here != nil, p)
+		if err != nil && (here == nil || ctx.Err() != nil || !unreachable(err)) {
+			return nil, err
+		}
 		if err != nil {
-			if r.manifest = l.local(req); r.manifest == nil || !unreachable(err) {
-				return nil, err
-			}
-			r.stale = true
-			r.notes = append(r.notes, fmt.Sprintf("the source could not be asked (%v); what is here is commit %.12s", err, r.manifest.Commit))
+			r.manifest, r.stale = here, true
+			r.notes = append(r.notes, fmt.Sprintf("the source could not be asked (%v); what is here is commit %.12s", err, here.Commit))
 		}
 	}
 	if c := r.manifest.Canonical; !c.IsZero() && c != req.ID {
@@ -176,6 +183,27 @@ func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved
 	return r, nil
 }
 
+// ask asks the source. When what is asked for is here, one attempt must do: nobody should wait long for
+// news before working with what there is.
+func (l *Line) ask(ctx context.Context, r *resolved, here bool, p *Progress) error {
+	once := func(ctx context.Context) (err error) {
+		begun := time.Now()
+		r.manifest, err = l.Source.Resolve(ctx, r.ID, r.Revision)
+		r.answer = time.Since(begun)
+		return err
+	}
+	if !here {
+		return l.Retry.Again(ctx, func(err error) { p.Retries.Add(1); p.Note.Store(err.Error()) }, once)
+	}
+	brief, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	err := once(brief)
+	if err != nil && ctx.Err() == nil && brief.Err() != nil {
+		err = &model.Error{Op: "resolve", Class: model.Timeout, Model: r.ID, Err: fmt.Errorf("no answer within %v", patience)}
+	}
+	return err
+}
+
 // unreachable reports whether err says nothing about the model, only about the way to it.
 func unreachable(err error) bool {
 	switch model.ClassOf(err) {
@@ -185,12 +213,13 @@ func unreachable(err error) bool {
 	return false
 }
 
-// local is the manifest of what an earlier pull made available, or nil.
+// local is the manifest of what earlier pulls made available, or nil if that is not all that req asks for.
 func (l *Line) local(req Request) *model.Manifest {
-	commit := req.Revision
-	if commit == "" {
-		commit = "main"
+	revision := req.Revision
+	if revision == "" {
+		revision = "main"
 	}
+	commit := revision
 	if !model.IsCommit(commit) {
 		var ok bool
 		if commit, ok = l.Store.Ref(req.ID, commit); !ok {
@@ -201,11 +230,19 @@ func (l *Line) local(req Request) *model.Manifest {
 	if err != nil {
 		return nil
 	}
-	wanted, err := req.Select.Of(rec.Files)
+	files, ok := l.Store.Tree(req.ID, commit)
+	if !ok {
+		files = rec.Files
+		chosen := Selection{rec.Include, rec.Exclude}
+		if chosen.some() && !chosen.equal(req.Select) {
+			return nil // nothing here says what else the model has
+		}
+	}
+	wanted, err := req.Select.Of(files)
 	if err != nil || len(wanted) == 0 || !l.Store.Available(req.ID, commit, wanted) {
 		return nil
 	}
-	return &model.Manifest{ID: req.ID, Revision: rec.Revision, Commit: commit, Files: rec.Files}
+	return &model.Manifest{ID: req.ID, Revision: revision, Commit: commit, Files: files}
 }
 
 // upToDate reports whether all that r asks for is available and recorded: nothing is to be done.
@@ -265,10 +302,42 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	}
 	p.enter("publishing", nil)
 	l.inspect(r)
-	return w.Commit(ctx, r.manifest, r.wanted, store.Record{
-		ID: r.ID, Revision: r.manifest.Revision, Commit: r.manifest.Commit,
-		Include: r.Select.Include, Exclude: r.Select.Exclude, Files: r.wanted, CompletedAt: time.Now().UTC(),
+	files, chosen := l.together(r)
+	return w.Commit(ctx, r.manifest, files, store.Record{
+		Include: chosen.Include, Exclude: chosen.Exclude, CompletedAt: time.Now().UTC(),
 	})
+}
+
+// together is what was asked for now and what earlier pulls of the same commit brought, so that parts of
+// a model add up; and what chose them: nothing, when these are all files.
+func (l *Line) together(r *resolved) ([]model.File, Selection) {
+	files, commit := slices.Clone(r.wanted), r.manifest.Commit
+	if rec, err := l.Store.Record(r.ID, commit); err == nil {
+		asked := map[string]bool{}
+		for _, f := range files {
+			asked[f.Path] = true
+		}
+		for _, f := range rec.Files {
+			if !asked[f.Path] && l.Store.Available(r.ID, commit, []model.File{f}) {
+				files = append(files, f)
+			}
+		}
+	}
+	if len(files) >= len(r.manifest.Files) {
+		return files, Selection{}
+	}
+	return files, r.Select
+}
+
+// origin says where a model comes from, without secrets.
+func (l *Line) origin(id model.ID) string {
+	switch id.Scheme {
+	case model.Hub:
+		return l.Hub
+	case model.HTTPS:
+		return model.Redact(id.Name)
+	}
+	return id.String()
 }
 
 // missing returns the files whose content is not here, equal contents once. Blobs that another tool
@@ -367,11 +436,21 @@ func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing 
 			return pub.add(ctx, staged)
 		},
 		Small: func(ctx context.Context, f model.File, content []byte, d model.Digest) error {
+			if f.Digest.IsZero() {
+				// Equal contents are not known beforehand then, and one blob cannot be staged twice.
+				r.single.Lock()
+				defer r.single.Unlock()
+				if r.computed(f, d); r.staged[d] {
+					return nil
+				}
+			}
 			staged, err := w.StageSmall(r.ID, f, content, d)
 			if err != nil {
 				return err
 			}
-			r.computed(f, d)
+			if f.Digest.IsZero() {
+				r.staged[d] = true
+			}
 			return pub.add(ctx, staged)
 		},
 	}

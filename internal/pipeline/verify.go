@@ -50,6 +50,7 @@ func (l *Line) Verify(ctx context.Context, id model.ID, commit string, p *Progre
 	report := &Report{ID: id, Model: id.String(), Commit: commit, Files: make([]FileReport, len(files))}
 	byDigest := map[model.Digest][]int{} // files of equal content are read once
 	var items []verify.Item
+	read := map[model.Digest]fs.FileInfo{} // what each content is read from, as it was before
 	for i, f := range files {
 		report.Files[i] = FileReport{Path: f.Path, Size: model.Bytes(f.Size), State: "ok", file: f}
 		full := l.Store.Snapshot(id, commit) + "/" + f.Path
@@ -74,6 +75,7 @@ func (l *Line) Verify(ctx context.Context, id model.ID, commit string, p *Progre
 		if byDigest[f.Digest] = append(byDigest[f.Digest], i); len(byDigest[f.Digest]) > 1 {
 			continue
 		}
+		read[f.Digest] = info
 		it := item(id, f, full)
 		it.Blocks, _ = l.Store.Blocks(id, f.Digest) //nolint:errcheck // without them damage is found, not located
 		it.Progress = func(n int64) { p.Hashed.Add(n) }
@@ -97,17 +99,24 @@ func (l *Line) Verify(ctx context.Context, id model.ID, commit string, p *Progre
 	if err != nil {
 		return nil, err
 	}
-	l.record(ctx, id, files, proven)
+	l.record(ctx, id, files, proven, read)
 	p.enter("done", nil)
 	return report, nil
 }
 
 // record notes what Verify proved. It is a favour to the next run: when another process owns the
 // store or it cannot be written to, the proof is simply made again then.
-func (l *Line) record(ctx context.Context, id model.ID, files []model.File, proven map[model.Digest][]uint32) {
+//
+// The proof is of what was read: a snapshot of another tool may hold a copy, which says nothing about the
+// blob of the same name.
+func (l *Line) record(ctx context.Context, id model.ID, files []model.File, proven map[model.Digest][]uint32, read map[model.Digest]fs.FileInfo) {
 	var news []model.File
 	for _, f := range files {
-		if blob, err := l.blob(id, f); err == nil && blob.Proof != store.Proven && proven[f.Digest] != nil {
+		blob, err := l.blob(id, f)
+		if err != nil || blob.Proof == store.Proven || proven[f.Digest] == nil {
+			continue
+		}
+		if now, err := os.Stat(blob.Path); err == nil && os.SameFile(now, read[f.Digest]) && now.ModTime().Equal(read[f.Digest].ModTime()) {
 			news = append(news, f)
 		}
 	}
@@ -146,16 +155,19 @@ func (l *Line) Repair(ctx context.Context, id model.ID, commit string, p *Progre
 		rec = store.Record{ID: id, Revision: commit, Commit: commit}
 	}
 	r.Select = Selection{Include: rec.Include, Exclude: rec.Exclude}
-	if rec.Revision != "" {
+	if at, ok := l.Store.Ref(id, rec.Revision); ok && at == commit { // a branch that has moved on stays where it is
 		r.manifest.Revision = rec.Revision
 	}
-	var missing []model.File
+	var missing, unlinked []model.File
 	mend := map[string][]model.Segment{}
 	r.wanted = nil
 	seen := map[model.Digest]bool{}
 	for _, f := range report.Files {
 		r.wanted = append(r.wanted, f.file)
-		if (f.State == "damaged" || f.State == "missing") && !seen[f.file.Digest] {
+		switch {
+		case f.State == "missing":
+			unlinked = append(unlinked, f.file)
+		case f.State == "damaged" && !seen[f.file.Digest]:
 			missing = append(missing, f.file)
 			seen[f.file.Digest] = !f.file.Digest.IsZero()
 			if len(f.Damaged) > 0 {
@@ -168,6 +180,12 @@ func (l *Line) Repair(ctx context.Context, id model.ID, commit string, p *Progre
 		return report, nil, err
 	}
 	defer w.Close()
+	unlinked = slices.DeleteFunc(unlinked, func(f model.File) bool { return seen[f.Digest] })
+	gone, err := l.missing(ctx, w, id, unlinked, p) // the blob may be here when only the link is not
+	if err != nil {
+		return report, nil, err
+	}
+	missing = append(missing, gone...)
 	if err := l.space(id, commit, missing); err != nil {
 		return report, nil, err
 	}
