@@ -141,9 +141,9 @@ func (d *decoder) leftover(doc *node) {
 				siblings = append(siblings, rest)
 			}
 		}
-		e.Want = "a section of downloads, storage, system, api"
+		e.Want = "one of downloads, storage, system, api"
 		if len(siblings) > 0 && section != "settings" {
-			e.Want = "a section of " + strings.Join(siblings, ", ")
+			e.Want = "one of " + strings.Join(siblings, ", ")
 		}
 		d.errs = append(d.errs, e)
 	})

@@ -176,7 +176,7 @@ func (d *decoder) unknown(n *node, k *key) {
 	for _, c := range k.children { // by the names that the user chose, which the general paths don't have
 		words = append(words, prefix+c.name)
 	}
-	e := &Error{Key: n.key, Value: n.literal(), Where: n.where, Problem: "unknown key", Want: k.allowed(), Nearest: Nearest(n.key, words)}
+	e := &Error{Key: n.key, Value: n.literal(), Where: n.where, Problem: "unknown key", Want: "one of " + k.names(), Nearest: Nearest(n.key, words)}
 	near := d.root.find(e.Nearest)
 	if mayBeSecret(n.key) || near != nil && near.secret != "" {
 		e.Value = "(hidden)"

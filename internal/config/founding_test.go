@@ -151,3 +151,17 @@ func TestTheProfilesAreThoseOfTheGuide(t *testing.T) {
 		}
 	}
 }
+
+func TestASwitchThatIsOffSetsTheOppositeOrNothing(t *testing.T) {
+	e := mustLoad(t, "ema.yaml", "settings: {storage: {nvme_storage: false, minimal_metadata: false}, system: {high_priority_processes: false}}")
+	if e.StorageTiers.Hot.IOPriority != "normal" || e.CPUOptimization.ProcessPriority.DownloadProcesses != "normal" || e.CacheOptimization.MetadataCache.MaxEntries != 10000 {
+		t.Errorf("%+v", e.Config)
+	}
+	if o := e.Origin("cache_optimization.metadata_cache.max_entries"); o.Level != ByDefault {
+		t.Errorf("minimal_metadata: false set max_entries: %v", o)
+	}
+	_, err := load(t, "ema.yaml", "settings: {storage: {nvme_storage: high}}")
+	if err == nil || !strings.Contains(err.Error(), `settings.storage.nvme_storage = "high": wrong type: a text; want true or false`) {
+		t.Errorf("%v", err)
+	}
+}

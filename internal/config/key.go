@@ -170,15 +170,20 @@ func (k *key) paths() []string {
 	return all
 }
 
+// names lists what a section holds.
+func (k *key) names() string {
+	names := make([]string, len(k.children))
+	for i, c := range k.children {
+		names[i] = c.name
+	}
+	return strings.Join(names, ", ")
+}
+
 // allowed says in words what a value of k may be.
 func (k *key) allowed() string {
 	switch k.typ.Kind() {
 	case reflect.Struct:
-		names := make([]string, len(k.children))
-		for i, c := range k.children {
-			names[i] = c.name
-		}
-		return "a section of " + strings.Join(names, ", ")
+		return "a section of " + k.names()
 	case reflect.Map:
 		return "a section of named entries, each " + k.children[0].allowed()
 	case reflect.Slice:
@@ -188,7 +193,7 @@ func (k *key) allowed() string {
 	case reflect.String:
 		switch {
 		case len(k.enum) > 0:
-			return strings.TrimPrefix(strings.Join(k.enum, ", "), ", ")
+			return "one of " + strings.TrimPrefix(strings.Join(k.enum, ", "), ", ")
 		case k.want != "":
 			return k.want
 		case k.required:

@@ -317,7 +317,7 @@ func TestAnUnknownVariableIsAMistakeWithTheNearestKey(t *testing.T) {
 	if len(all) != 2 || all[0].Nearest != "connection_settings.max_connections_per_host" || all[0].Where != "EMA_CONECTION_SETTINGS__MAX_CONNECTIONS_PER_HOST" || all[0].Value != `"9"` {
 		t.Fatalf("%v", err)
 	}
-	if all[1].Where != "EMA_LOG__LEVEL" || all[1].Want != "debug, info, warn, error" {
+	if all[1].Where != "EMA_LOG__LEVEL" || all[1].Want != "one of debug, info, warn, error" {
 		t.Fatalf("%+v", all[1])
 	}
 }
