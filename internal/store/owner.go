@@ -47,8 +47,9 @@ type Writer struct {
 
 	syncing sync.Mutex // held while folders are synced, so that whoever comes second waits for it
 	mu      sync.Mutex
-	unsaved map[string]bool                // folders whose entries changed since they were synced
-	made    map[string]bool                // folders that are known to exist, with their parents unsaved once
+	unsaved map[string]bool // folders whose entries changed since they were synced
+	made    map[string]bool // folders that are known to exist, with their parents unsaved once
+	closed  bool
 	left    map[string]map[string][]string // partial files in a blobs folder: folder → etag → names
 }
 
@@ -134,8 +135,15 @@ func (w *Writer) tag() error {
 	return w.writeVia(filepath.Join(w.locksDir(), "tag."+newSuffix()+".tmp"), name, []byte(text))
 }
 
-// Close gives the store up. Partials that are still open stay usable for nothing but Close.
+// Close gives the store up; closing twice is harmless. Partials that are still open stay usable for
+// nothing but Close.
 func (w *Writer) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil
+	}
+	w.closed = true
 	// Whoever reads the file afterwards must not find an owner that is gone; that it is empty needs
 	// no durability, since only the lock counts.
 	return errors.Join(w.lock.Truncate(0), w.lock.Close())
