@@ -187,5 +187,5 @@ func (a *app) logger(log config.Log, level slog.Level) (*slog.Logger, func() err
 
 // note prints what the user should know about a model that is here all the same.
 func (a *app) note(id model.ID, text string) {
-	fmt.Fprintf(a.stderr, "ema: note: %s: %s\n", model.Redact(id.String()), text)
+	fmt.Fprintf(a.stderr, "ema: note: %s: %s\n", id.Public(), text)
 }

@@ -60,6 +60,7 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 		Line: &pipeline.Line{
 			Store: kept, Source: sources, Fetcher: fetch.New(fetching, sources), Retry: fetching.Retry,
 			MinFree: minFree, Offline: reached.Offline, Command: command, Waiting: waiting, Parallel: facts.CPUs,
+			Hub: model.Redact(e.Sources.HuggingFace.Endpoint),
 		},
 		settings: e, sources: sources,
 	}, nil

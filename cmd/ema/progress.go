@@ -56,7 +56,7 @@ type view struct {
 
 // watch makes the progress of a model. It shows nothing before start.
 func (a *app) watch(id model.ID) *progress {
-	return &progress{app: a, name: model.Redact(id.String()), progress: &pipeline.Progress{}}
+	return &progress{app: a, name: id.Public(), progress: &pipeline.Progress{}}
 }
 
 // start begins to show. Every start needs a stop.
@@ -202,7 +202,9 @@ func (v view) eta() (left time.Duration, known bool) {
 }
 
 // moves reports whether v is about bytes on their way.
-func (v view) moves() bool { return v.total > 0 && (v.stage == stageWords["fetching"] || v.stage == stageWords["checking"]) }
+func (v view) moves() bool {
+	return v.total > 0 && (v.stage == stageWords["fetching"] || v.stage == stageWords["checking"])
+}
 
 // line is v for a log.
 func (v view) line() string {

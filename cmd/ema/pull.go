@@ -40,7 +40,8 @@ func pullCommand(a *app) *cobra.Command {
 			"  vllm serve \"$(ema pull org/name@v1.0)\"\n" +
 			"  ema pull org/name --include '*.safetensors' --include '*.json' --exclude 'original/*'\n" +
 			"  ema pull org/name --dry-run",
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeHere,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.pull(cmd.Context(), args, f)
 		},
@@ -108,7 +109,7 @@ func (f pullFlags) requests(args []string) ([]pipeline.Request, error) {
 // pullOne brings one model and prints its path.
 func (a *app) pullOne(ctx context.Context, req pipeline.Request, f pullFlags) (err error) {
 	show := a.watch(req.ID)
-	l, err := a.line("ema pull "+req.ID.String(), f.offline, show.waiting)
+	l, err := a.line("ema pull "+req.ID.Public(), f.offline, show.waiting)
 	if err != nil {
 		return err
 	}
@@ -155,8 +156,20 @@ func (a *app) interrupted(op string, id model.ID, show *progress) error {
 	}
 	return &model.Error{
 		Op: op, Class: model.Cancelled, Model: id, Err: errors.New("interrupted" + kept),
-		Hint: "go on with: " + shellLine(append([]string{"ema"}, a.args...)),
+		Hint: "go on with: " + a.again(),
 	}
+}
+
+// again is the command line that goes on with this one, without the secrets that a signed link carries.
+func (a *app) again() string {
+	words := []string{"ema"}
+	for _, w := range a.args {
+		if address, query, found := strings.Cut(w, "?"); found && query != "" && strings.Contains(address, "://") {
+			w = address + "?…"
+		}
+		words = append(words, w)
+	}
+	return shellLine(words)
 }
 
 // A planAnswer is what --dry-run --json prints.
@@ -173,7 +186,7 @@ func (a *app) printPlan(req pipeline.Request, p *pipeline.Plan) error {
 	need := p.Missing - p.Partial
 	short := need + p.Reserve - p.Free
 	answer := planAnswer{
-		Model: req.ID.String(), Revision: p.Manifest.Revision, Commit: p.Manifest.Commit,
+		Model: req.ID.Public(), Revision: p.Manifest.Revision, Commit: p.Manifest.Commit,
 		Plan: p, Fits: need == 0 || short <= 0,
 	}
 	err := a.result(answer, func(w io.Writer) error {

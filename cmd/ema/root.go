@@ -33,6 +33,14 @@ func rootCommand(a *app) *cobra.Command {
 
 	root.AddCommand(
 		pullCommand(a),
+		lsCommand(a),
+		infoCommand(a),
+		pathCommand(a),
+		verifyCommand(a),
+		repairCommand(a),
+		rmCommand(a),
+		gcCommand(a),
+		doctorCommand(a),
 		configCommand(a),
 		versionCommand(a),
 	)

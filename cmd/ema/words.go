@@ -10,12 +10,7 @@ import (
 )
 
 // files says how many files: "1 file", "12 files".
-func files(n int) string {
-	if n == 1 {
-		return "1 file"
-	}
-	return strconv.Itoa(n) + " files"
-}
+func files(n int) string { return count(n, "file", "files") }
 
 // duration says how long something took, to the tenth of a second under a minute.
 func duration(d time.Duration) string {
@@ -62,4 +57,20 @@ func shellWord(w string) string {
 		return w
 	}
 	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+}
+
+// count says how many of something there are.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}
+
+// isAre is the verb that goes with n things.
+func isAre(n int) string {
+	if n == 1 {
+		return " is"
+	}
+	return " are"
 }

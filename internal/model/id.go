@@ -95,6 +95,14 @@ func (id ID) String() string {
 	return id.Name
 }
 
+// Public is String without user and query, for output that may end up in logs: people do pass signed links.
+func (id ID) Public() string {
+	if id.Scheme == HTTPS {
+		return Redact(id.Name)
+	}
+	return id.String()
+}
+
 // IsZero reports whether id names nothing.
 func (id ID) IsZero() bool { return id.Name == "" }
 

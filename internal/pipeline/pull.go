@@ -137,7 +137,7 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 	}
 	p.enter("done", nil)
 	return &Result{
-		ID: r.ID, Model: r.ID.String(), Revision: r.manifest.Revision, Commit: r.manifest.Commit, Path: path,
+		ID: r.ID, Model: r.ID.Public(), Revision: r.manifest.Revision, Commit: r.manifest.Commit, Path: path,
 		Files: len(r.wanted), Bytes: sum(r.wanted), Fetched: model.Bytes(p.Received.Load()),
 		Took: time.Since(begun), Seconds: time.Since(begun).Seconds(), Notes: r.notes,
 	}, nil
@@ -331,13 +331,10 @@ func (l *Line) together(r *resolved) ([]model.File, Selection) {
 
 // origin says where a model comes from, without secrets.
 func (l *Line) origin(id model.ID) string {
-	switch id.Scheme {
-	case model.Hub:
+	if id.Scheme == model.Hub {
 		return l.Hub
-	case model.HTTPS:
-		return model.Redact(id.Name)
 	}
-	return id.String()
+	return id.Public()
 }
 
 // missing returns the files whose content is not here, equal contents once. Blobs that another tool

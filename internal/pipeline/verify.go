@@ -47,7 +47,7 @@ func (l *Line) Verify(ctx context.Context, id model.ID, commit string, p *Progre
 		return nil, err
 	}
 	p.enter("checking", func(s *Stage) { s.Files, s.Bytes = len(files), sum(files) })
-	report := &Report{ID: id, Model: id.String(), Commit: commit, Files: make([]FileReport, len(files))}
+	report := &Report{ID: id, Model: id.Public(), Commit: commit, Files: make([]FileReport, len(files))}
 	byDigest := map[model.Digest][]int{} // files of equal content are read once
 	var items []verify.Item
 	read := map[model.Digest]fs.FileInfo{} // what each content is read from, as it was before
@@ -201,7 +201,7 @@ func (l *Line) Repair(ctx context.Context, id model.ID, commit string, p *Progre
 	}
 	p.enter("done", nil)
 	return report, &Result{
-		ID: id, Model: id.String(), Revision: r.manifest.Revision, Commit: commit, Path: path, Files: len(missing),
+		ID: id, Model: id.Public(), Revision: r.manifest.Revision, Commit: commit, Path: path, Files: len(missing),
 		Bytes: sum(missing), Fetched: model.Bytes(p.Received.Load()), Took: time.Since(begun), Seconds: time.Since(begun).Seconds(),
 	}, nil
 }

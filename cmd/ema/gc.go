@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ema/internal/model"
+	"ema/internal/store"
+)
+
+func gcCommand(a *app) *cobra.Command {
+	var dryRun bool
+	var olderThan time.Duration
+	cmd := &cobra.Command{
+		Use:   "gc",
+		Short: "Remove what nobody needs any more, and say first what that frees",
+		Long: "Removes contents that no revision uses, files of pulls that were interrupted, and what a crash has left. No model that\n" +
+			"\"ema ls\" shows as available is touched, and nothing that is being fetched now.",
+		Example: "  ema gc --dry-run\n  ema gc --older-than 1h",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if olderThan < 0 {
+				return &model.Error{Op: "gc", Class: model.Usage, Err: errors.New("--older-than is negative")}
+			}
+			s, err := a.store()
+			if err != nil {
+				return err
+			}
+			plan := func() (store.Removal, error) {
+				r, err := s.PlanCollect(olderThan, time.Now())
+				if err == nil && !a.json {
+					err = printCollection(a.stdout, r)
+				}
+				return r, err
+			}
+			return a.remove(cmd.Context(), s, "ema gc", "all models", plan, dryRun)
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go")
+	cmd.Flags().DurationVar(&olderThan, "older-than", 24*time.Hour, "only what has not changed for so long, e.g. 90m, 24h")
+	return cmd
+}
+
+// printCollection is a table of what goes.
+func printCollection(w io.Writer, r store.Removal) error {
+	if len(r.Items) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "KIND\tMODEL\tNAME\tSIZE")
+	for _, d := range r.Items {
+		fmt.Fprintf(t, "%s\t%s\t%.16s\t%s\n", d.Kind, d.Model.Public(), d.Name, d.Bytes)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ema/internal/model"
+	"ema/internal/store"
+)
+
+func infoCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:               "info MODEL[@REV]",
+		Short:             "Show one model in detail",
+		Long:              "Shows the revisions of a model that are here, with the state of each file, where they came from and when.",
+		Example:           "  ema info org/name\n  ema info org/name@v1.0 --json",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeHere,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := a.store()
+			if err != nil {
+				return err
+			}
+			found, err := here(cmd.Context(), s, "info", args)
+			if err != nil {
+				return err
+			}
+			answer := describe(s, found[0])
+			return a.result(answer, answer.print)
+		},
+	}
+}
+
+// A description is what ema info tells.
+type description struct {
+	Model       string              `json:"model"`
+	Size        model.Bytes         `json:"size"`        // of all contents, each once
+	Interrupted model.Bytes         `json:"interrupted"` // of files that a pull has begun
+	Revisions   []revisionDescribed `json:"revisions"`
+}
+
+type revisionDescribed struct {
+	Revision    string          `json:"revision"`
+	Commit      string          `json:"commit"`
+	Refs        []string        `json:"refs"`
+	State       store.State     `json:"state"`
+	Size        model.Bytes     `json:"size"`
+	Path        string          `json:"path"`
+	Source      string          `json:"source,omitempty"`       // empty: another tool brought it
+	CompletedAt *time.Time      `json:"completed_at,omitempty"` // by ema
+	Include     []string        `json:"include,omitempty"`
+	Exclude     []string        `json:"exclude,omitempty"`
+	Files       []fileDescribed `json:"files"`
+}
+
+type fileDescribed struct {
+	Path   string      `json:"path"`
+	Size   model.Bytes `json:"size"`
+	State  store.State `json:"state"`
+	Digest string      `json:"digest,omitempty"`
+}
+
+func describe(s *store.Store, k kept) description {
+	d := description{Model: k.ID.Public(), Size: k.Size, Interrupted: k.Incomplete, Revisions: []revisionDescribed{}}
+	for _, r := range k.revisions {
+		one := revisionDescribed{
+			Revision: revisionName(r), Commit: r.Commit, Refs: r.Refs, State: r.State, Size: r.Size,
+			Path: s.Snapshot(k.ID, r.Commit), Files: []fileDescribed{},
+		}
+		if r.Record != nil {
+			one.Source, one.Include, one.Exclude = r.Record.Source, r.Record.Include, r.Record.Exclude
+			at := r.Record.CompletedAt.UTC()
+			one.CompletedAt = &at
+		}
+		for _, f := range r.Files {
+			shown := fileDescribed{Path: f.Path, Size: model.Bytes(max(f.Size, 0)), State: f.State}
+			if !f.Digest.IsZero() {
+				shown.Digest = f.Digest.String()
+			}
+			one.Files = append(one.Files, shown)
+		}
+		d.Revisions = append(d.Revisions, one)
+	}
+	return d
+}
+
+// print is the description for people.
+func (d description) print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "model\t%s\n", d.Model)
+	fmt.Fprintf(t, "size\t%s\n", d.Size)
+	if d.Interrupted > 0 {
+		fmt.Fprintf(t, "begun\t%s of files that are not complete; go on with: ema pull %s\n", d.Interrupted, shellWord(d.Model))
+	}
+	if len(d.Revisions) == 0 {
+		fmt.Fprintf(t, "state\t%s: no revision is complete\n", store.Incomplete)
+	}
+	for _, r := range d.Revisions {
+		fmt.Fprintf(t, "\nrevision\t%s (%s)\n", r.Revision, r.Commit)
+		fmt.Fprintf(t, "state\t%s, %s, %s\n", r.State, files(len(r.Files)), r.Size)
+		fmt.Fprintf(t, "path\t%s\n", r.Path)
+		if r.CompletedAt == nil {
+			fmt.Fprintf(t, "source\tanother tool\n")
+		} else {
+			fmt.Fprintf(t, "source\t%s\n", r.Source)
+			fmt.Fprintf(t, "complete\tsince %s\n", r.CompletedAt.Local().Format(time.DateTime))
+		}
+		if chosen := patterns(r.Include, r.Exclude); chosen != "" {
+			fmt.Fprintf(t, "only\t%s\n", chosen)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		fmt.Fprintln(t, "\n  FILE\tSIZE\tSTATE\tDIGEST")
+		for _, f := range r.Files {
+			algo, hex, _ := strings.Cut(f.Digest, ":")
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", f.Path, f.Size, f.State, strings.TrimSuffix(algo+":"+hex[:min(12, len(hex))], ":"))
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	return t.Flush()
+}
+
+// patterns are the flags that chose the files.
+func patterns(include, exclude []string) string {
+	var words []string
+	for _, p := range include {
+		words = append(words, "--include", p)
+	}
+	for _, p := range exclude {
+		words = append(words, "--exclude", p)
+	}
+	return shellLine(words)
+}

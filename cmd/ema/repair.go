@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"ema/internal/model"
+	"ema/internal/pipeline"
+	"ema/internal/store"
+)
+
+func repairCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "repair MODEL[@REV]...",
+		Short: "Fetch again what is damaged or missing, and nothing else",
+		Long: "Verifies the models and fetches again what is damaged or missing: of a file whose block checksums are known only the\n" +
+			"bad blocks of 1 MiB. The old file stays until the new one is proven. With --json each revision is a line.",
+		Example:           "  ema repair org/name\n  ema repair org/name@v1.0 --json",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeHere,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.repair(cmd.Context(), args)
+		},
+	}
+}
+
+func (a *app) repair(ctx context.Context, args []string) (err error) {
+	s, err := a.store()
+	if err != nil {
+		return err
+	}
+	found, err := here(ctx, s, "repair", args)
+	if err != nil {
+		return err
+	}
+	for _, k := range found {
+		if len(k.revisions) == 0 {
+			return notWhole("repair", k.ID)
+		}
+		for _, r := range k.revisions {
+			if err := a.repairOne(ctx, k.ID, r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// repairOne mends one revision and prints what it did.
+func (a *app) repairOne(ctx context.Context, id model.ID, r store.Revision) (err error) {
+	show := a.watch(id)
+	l, err := a.line("ema repair "+id.Public(), false, show.waiting)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	show.start()
+	report, res, err := l.Repair(ctx, id, r.Commit, show.progress)
+	show.stop()
+	if err != nil {
+		if ctx.Err() != nil {
+			return a.interrupted("repair", id, show)
+		}
+		return err
+	}
+	answer := struct {
+		Before *pipeline.Report `json:"before"`
+		Result *pipeline.Result `json:"result,omitempty"` // absent when nothing was to be done
+	}{report, res}
+	name := spelled(id, r)
+	return a.result(answer, func(w io.Writer) error {
+		if res == nil {
+			_, err := fmt.Fprintf(w, "%s: ok, nothing to repair\n", name)
+			return err
+		}
+		for _, f := range report.Files {
+			if f.State != "damaged" && f.State != "missing" {
+				continue
+			}
+			for _, what := range remarks(f) {
+				if _, err := fmt.Fprintf(w, "  %s: %s\n", f.Path, what); err != nil {
+					return err
+				}
+			}
+		}
+		_, err := fmt.Fprintf(w, "%s: repaired %s with %s from the source, in %s\n", name, files(res.Files), res.Fetched, duration(res.Took))
+		return err
+	})
+}

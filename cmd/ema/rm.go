@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"ema/internal/model"
+	"ema/internal/store"
+)
+
+func rmCommand(a *app) *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:     "rm MODEL[@REV]...",
+		Aliases: []string{"remove"},
+		Short:   "Remove models, and say first what that frees",
+		Long: "Removes models, or single revisions of them: their names first, then what nobody else uses. Contents that another\n" +
+			"revision shares stay. It asks nothing; see what would go with --dry-run.",
+		Example:           "  ema rm org/name --dry-run\n  ema rm org/name@v1.0",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeHere,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.rm(cmd.Context(), args, dryRun)
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go")
+	return cmd
+}
+
+func (a *app) rm(ctx context.Context, args []string, dryRun bool) error {
+	s, err := a.store()
+	if err != nil {
+		return err
+	}
+	found, err := here(ctx, s, "remove", args) // before anything goes: a typing error costs nothing
+	if err != nil {
+		return err
+	}
+	for _, k := range found {
+		commit, name := "", k.ID.Public()
+		if k.asked != "" {
+			commit, name = k.revisions[0].Commit, name+"@"+k.asked
+		}
+		plan := func() (store.Removal, error) { return s.PlanRemove(k.ID, commit) }
+		if err := a.remove(ctx, s, "ema rm "+name, name, plan, dryRun); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A removalAnswer is a removal in JSON.
+type removalAnswer struct {
+	Model   string        `json:"model,omitempty"`
+	Bytes   model.Bytes   `json:"bytes"`
+	Items   []removedItem `json:"items"`
+	Removed bool          `json:"removed"`
+}
+
+type removedItem struct {
+	Kind  string      `json:"kind"`
+	Model string      `json:"model,omitempty"`
+	Name  string      `json:"name"`
+	Bytes model.Bytes `json:"bytes"`
+}
+
+// remove says what a plan takes away, and takes it away unless it is a dry run. The plan is made when the store is ours,
+// so that what is said is what goes.
+func (a *app) remove(ctx context.Context, s *store.Store, command, name string, plan func() (store.Removal, error), dryRun bool) (err error) {
+	var w *store.Writer
+	if !dryRun {
+		w, err = s.Own(ctx, command, func(o store.Owner) { fmt.Fprintln(a.stderr, "ema: waiting for "+o.String()) })
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, w.Close()) }()
+	}
+	r, err := plan()
+	if err != nil {
+		return err
+	}
+	if !a.json {
+		if err := printRemoval(a.stdout, name, r, dryRun); err != nil {
+			return err
+		}
+	}
+	if !dryRun && len(r.Items) > 0 {
+		if err := w.Remove(ctx, r); err != nil {
+			return err
+		}
+	}
+	if !a.json {
+		return nil
+	}
+	answer := removalAnswer{Model: name, Bytes: r.Bytes, Items: []removedItem{}, Removed: !dryRun}
+	for _, d := range r.Items {
+		if d.Kind != store.KindFolder {
+			answer.Items = append(answer.Items, removedItem{d.Kind.String(), d.Model.Public(), d.Name, d.Bytes})
+		}
+	}
+	return a.printJSON(answer)
+}
+
+// printRemoval says "org/name: removes 1 ref, 1 snapshot, 12 blobs; frees 1.2 GiB".
+func printRemoval(w io.Writer, name string, r store.Removal, dryRun bool) error {
+	many := map[store.Kind]int{}
+	for _, d := range r.Items {
+		many[d.Kind]++
+	}
+	var parts []string
+	for _, k := range []struct {
+		kind      store.Kind
+		one, more string
+	}{
+		{store.KindRef, "ref", "refs"},
+		{store.KindSnapshot, "snapshot", "snapshots"},
+		{store.KindBlob, "blob", "blobs"},
+		{store.KindPartial, "file of an interrupted pull", "files of interrupted pulls"},
+		{store.KindSidecar, "checksum file", "checksum files"},
+		{store.KindRecord, "record", "records"},
+	} {
+		if n := many[k.kind]; n > 0 {
+			parts = append(parts, count(n, k.one, k.more))
+		}
+	}
+	verb, frees := "removes ", "frees "
+	if dryRun {
+		verb, frees = "would remove ", "would free "
+	}
+	if len(parts) == 0 {
+		parts = []string{"nothing"}
+	}
+	_, err := fmt.Fprintf(w, "%s: %s%s; %s%s\n", name, verb, strings.Join(parts, ", "), frees, r.Bytes)
+	return err
+}
