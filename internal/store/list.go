@@ -164,15 +164,17 @@ func (s *Store) look(id model.ID) Model {
 	for name, commit := range named {
 		refs[commit] = append(refs[commit], name)
 	}
+	here := map[string]bool{}
 	snapshots, _ := os.ReadDir(s.snapshotsDir(id))
 	for _, e := range snapshots {
+		here[e.Name()] = true
 		if model.IsCommit(e.Name()) && refs[e.Name()] == nil {
 			refs[e.Name()] = []string{}
 		}
 	}
 	for commit, names := range refs {
 		slices.Sort(names)
-		r := s.revision(id, commit, known)
+		r := s.revision(id, commit, here[commit], known)
 		r.Refs = names
 		m.Revisions = append(m.Revisions, r)
 		for _, f := range r.Files {
@@ -187,7 +189,7 @@ func (s *Store) look(id model.ID) Model {
 
 // revision judges one commit: by the files that its record wanted, else by the list of all its
 // files, else by what lies there.
-func (s *Store) revision(id model.ID, commit string, known map[string]fs.FileInfo) Revision {
+func (s *Store) revision(id model.ID, commit string, here bool, known map[string]fs.FileInfo) Revision {
 	v := s.viewOf(id, commit)
 	v.known = known
 	r := Revision{Commit: commit, Record: readRecord(s.recordPath(id, commit)), State: Available}
@@ -206,7 +208,7 @@ func (s *Store) revision(id model.ID, commit string, known map[string]fs.FileInf
 		r.State = Unverified // nobody can tell whether this is all
 		v.walk(func(f FileState) { r.add(f) })
 	}
-	if _, err := os.Stat(v.dir); err != nil {
+	if !here {
 		r.State = worse(r.State, Incomplete)
 	}
 	seen := make(map[model.Digest]bool, len(r.Files))
@@ -256,12 +258,15 @@ func (v view) stat(blob string) (fs.FileInfo, error) {
 // file judges one wanted file. Only for a file of our own does the name of the blob count: through
 // a mirror, other tools store the same content under other names.
 func (v view) file(f model.File, ours bool) FileState {
-	name := filepath.Join(v.dir, filepath.FromSlash(f.Path))
+	name := v.dir + "/" + f.Path
 	target, err := os.Readlink(name)
 	if err != nil {
 		return FileState{f, v.plain(name, f.Size)}
 	}
-	blob, known := v.blobOf(name, target)
+	blob, known := f.Digest.Hex(), target == linkTarget(f.Path, f.Digest)
+	if !known {
+		blob, known = v.blobOf(name, target)
+	}
 	if !known {
 		return FileState{f, v.plain(name, f.Size)}
 	}

@@ -82,12 +82,15 @@ func (r *Record) UnmarshalJSON(raw []byte) error {
 
 // readRecord reads a record; nil if there is none that can be read.
 func readRecord(name string) *Record {
-	raw, err := os.ReadFile(name)
+	raw, err := peek(name, make([]byte, 8<<10))
+	if len(raw) == 8<<10 {
+		raw, err = os.ReadFile(name) // a model of many files
+	}
 	if err != nil {
 		return nil
 	}
 	r := new(Record)
-	if json.Unmarshal(raw, r) != nil {
+	if r.UnmarshalJSON(raw) != nil {
 		return nil
 	}
 	return r

@@ -1,10 +1,7 @@
 package store
 
 import (
-	"errors"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"ema/internal/model"
@@ -47,17 +44,12 @@ func readRefs(dir string) (map[string]string, error) {
 }
 
 func readRef(path string) (commit string, ok bool) {
-	f, err := os.Open(path)
+	var buf [41]byte // one more than a ref has, to notice longer ones
+	text, err := peek(path, buf[:])
 	if err != nil {
 		return "", false
 	}
-	defer f.Close() // opened for reading: nothing can be lost
-	var text [41]byte
-	n, err := io.ReadFull(f, text[:])
-	if !errors.Is(err, io.ErrUnexpectedEOF) {
-		return "", false
-	}
-	return parseRef(text[:n])
+	return parseRef(text)
 }
 
 // parseRef reads the content of a ref file.

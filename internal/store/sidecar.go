@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -191,16 +190,12 @@ func parseSidecar(b []byte) (identity, []uint32, error) {
 // prove compares a blob's file with its sidecar, of which only the header is read: a listing asks
 // for thousands of them.
 func prove(sidecar string, blob fs.FileInfo) Proof {
-	f, err := os.Open(sidecar)
+	var buf [sidecarHeader]byte
+	head, err := peek(sidecar, buf[:])
 	if err != nil {
 		return Unproven
 	}
-	defer f.Close() // opened for reading: nothing can be lost
-	var head [sidecarHeader]byte
-	if _, err := io.ReadFull(f, head[:]); err != nil {
-		return Unproven
-	}
-	who, _, err := parseSidecarHeader(head[:])
+	who, _, err := parseSidecarHeader(head)
 	switch {
 	case err != nil:
 		return Unproven

@@ -115,13 +115,15 @@ func linkTarget(file string, d model.Digest) string {
 func (w *Writer) build(ctx context.Context, id model.ID, snap string, files []model.File) error {
 	// Two levels below the model's folder, as the snapshot will be: its links are right in both places.
 	tmp := filepath.Join(w.buildDir(id), "snapshot."+newSuffix())
-	for _, dir := range []string{filepath.Dir(snap), tmp} {
+	for _, dir := range []string{filepath.Dir(snap), filepath.Dir(tmp)} {
 		if err := w.folder(dir); err != nil {
 			return err
 		}
 	}
-	defer w.forgetFolders(tmp)
-	w.changed(tmp)
+	if err := w.disk.Mkdir(tmp, 0o777); err != nil {
+		return err
+	}
+	w.changed(filepath.Dir(tmp), tmp)
 	err := w.fill(ctx, tmp, files)
 	if err == nil {
 		err = w.saveNames()
@@ -142,19 +144,32 @@ func (w *Writer) build(ctx context.Context, id model.ID, snap string, files []mo
 }
 
 // fill links all files in an empty folder.
-func (w *Writer) fill(ctx context.Context, dir string, files []model.File) error {
+func (w *Writer) fill(ctx context.Context, root string, files []model.File) error {
+	made := map[string]bool{".": true}
+	var mkdir func(dir string) error
+	mkdir = func(dir string) error {
+		if made[dir] {
+			return nil
+		}
+		if err := mkdir(path.Dir(dir)); err != nil {
+			return err
+		}
+		made[dir] = true
+		name := filepath.Join(root, filepath.FromSlash(dir))
+		w.changed(filepath.Dir(name), name)
+		return w.disk.Mkdir(name, 0o777)
+	}
 	for _, f := range files {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		name := filepath.Join(dir, filepath.FromSlash(f.Path))
-		if err := w.folder(filepath.Dir(name)); err != nil {
+		if err := mkdir(path.Dir(f.Path)); err != nil {
 			return err
 		}
+		name := filepath.Join(root, filepath.FromSlash(f.Path))
 		if err := w.disk.Symlink(linkTarget(f.Path, f.Digest), name); err != nil {
 			return err
 		}
-		w.changed(filepath.Dir(name))
 	}
 	return nil
 }
