@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -58,7 +60,8 @@ func prepare(ctx context.Context, c testCase, dir string) (dataSet, error) {
 				if err := ctx.Err(); err != nil {
 					return dataSet{}, err
 				}
-				f := dataFile{Path: fmt.Sprintf("part%d/%05d.bin", i+1, k), Size: g.size(k)}
+				f := dataFile{Path: fmt.Sprintf("part%d/%05d", i+1, k), Size: g.size(k)}
+				f.Path += f.suffix()
 				if err := f.make(filepath.Join(d.folder(d.Models[m]), f.Path), uint64(m)); err != nil {
 					return dataSet{}, err
 				}
@@ -95,6 +98,25 @@ func (d dataSet) complete() bool {
 	return len(d.Files) > 0
 }
 
+// suffix makes weights of whatever is large. What is small has a name that says nothing of its content.
+func (f dataFile) suffix() string {
+	if f.Size > mib {
+		return ".safetensors"
+	}
+	return ".dat"
+}
+
+// head is how the file begins: a safetensors file has a correct header, so that a peer that reads it finds no fault.
+func (f dataFile) head() []byte {
+	const length = 4096 // of the header, padded by spaces as the format allows
+	if f.suffix() != ".safetensors" {
+		return nil
+	}
+	content := f.Size - 8 - length
+	header := fmt.Sprintf(`{"weights":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}`, content, content)
+	return append(binary.LittleEndian.AppendUint64(nil, length), fmt.Sprintf("%-*s", length, header)...)
+}
+
 // make writes the file at path and fills in its hash.
 func (f *dataFile) make(path string, seed uint64) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
@@ -114,7 +136,8 @@ func (f *dataFile) make(path string, seed uint64) (err error) {
 	var key [32]byte
 	copy(key[:], name.Sum(nil))
 	sum := sha256.New()
-	content := io.LimitReader(rand.NewChaCha8(key), f.Size)
+	head := f.head()
+	content := io.MultiReader(bytes.NewReader(head), io.LimitReader(rand.NewChaCha8(key), f.Size-int64(len(head))))
 	if _, err := io.CopyBuffer(io.MultiWriter(out, sum), content, make([]byte, 128<<10)); err != nil {
 		return err
 	}
