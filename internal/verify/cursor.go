@@ -143,16 +143,17 @@ func (c *cursor) skip(n uint64) error {
 }
 
 // line reads up to the next line feed and returns what precedes it. Of a line longer than keep
-// bytes it returns only the beginning, and false.
+// bytes it returns only the beginning, and false. Where the bytes end without a line feed, their
+// last one is taken for it, and behind them the line is empty, as Python's unpicklers have it.
 func (c *cursor) line(keep int) ([]byte, bool, error) {
 	var kept []byte
 	whole := true
 	for {
 		p, err := c.buf.ReadSlice('\n')
 		c.at += int64(len(p))
-		ended := err == nil
+		ended := err == nil || errors.Is(err, io.EOF)
 		if ended {
-			p = p[:len(p)-1]
+			p = p[:max(0, len(p)-1)]
 		}
 		if room := keep - len(kept); len(p) > room {
 			p, whole = p[:room], false

@@ -67,6 +67,7 @@ type pickleScan struct {
 	more     bool  // there were more imports than are kept
 	proto    bool  // begins with the PROTO opcode
 	legacy   bool  // begins like a legacy torch file
+	overlong bool  // a frame claims more bytes than there are
 	finished int   // pickles that reached their STOP
 	from     int64 // where the pickle begins that did not
 	err      error // why the walk ended before the end of the bytes
@@ -98,7 +99,9 @@ func scanPickles(c *cursor) pickleScan {
 	}
 	for c.left() > 0 && (!s.legacy || s.finished < 5) {
 		s.from = c.at
-		if s.err = m.run(); s.err != nil {
+		s.err = m.run()
+		s.overlong = m.overlong
+		if s.err != nil {
 			return s
 		}
 		s.finished++
@@ -135,6 +138,8 @@ func checkPickle(c *cursor, hint pickleHint, rep *report) {
 	switch {
 	case s.err == nil && s.legacy && s.finished < 5:
 		rep.add(Broken, "the file ends after %d of the 5 pickles of a torch file; it is cut short", s.finished)
+	case s.err == nil && s.overlong:
+		rep.add(Broken, "a frame of the pickle claims more bytes than there are; the file is cut short")
 	case s.err == nil:
 	case unreadable:
 		rep.fail("the pickle", s.err)
@@ -184,13 +189,20 @@ type pickleMachine struct {
 	// us count differently from Python, so its memo is not believed.
 	counted, put uint64
 
+	// frame is where the current frame ends. Python's fast unpickler, reading from a file, drops the
+	// rest of a frame when an opcode needs more than the rest; others go on reading, or refuse.
+	// Picklers never let a frame end inside an opcode, so one that does is there to show a scanner
+	// something else.
+	frame    int64
+	overlong bool // a frame claimed more than there is
+
 	found func(imported)
 }
 
 // run follows the opcodes of one pickle up to STOP.
 func (m *pickleMachine) run() error {
 	m.stack, m.marks = m.stack[:0], m.marks[:0]
-	m.counted, m.put = 0, 0
+	m.counted, m.put, m.frame = 0, 0, 0
 	if len(m.memo) > 0 {
 		m.memo = map[uint64]*string{} // clearing a map that was large once takes as long as filling it did
 	}
@@ -201,13 +213,21 @@ func (m *pickleMachine) run() error {
 			return err
 		}
 		if op == '.' {
+			if m.c.at < m.frame && !m.overlong { // where the next pickle begins, unpicklers differ too
+				m.found(imported{hidden: "it ends before its last frame does", at: at})
+			}
 			if len(m.stack) == m.fence() {
 				return errors.New("it stops without a value")
 			}
 			return nil
 		}
+		frame := m.frame
 		if err := m.step(op, at); err != nil {
 			return err
+		}
+		if at < frame && (m.c.at > frame || m.frame > frame) {
+			m.found(imported{hidden: "a frame ends inside an opcode, from where on unpicklers read different things", at: at})
+			return errors.New("a frame ends inside an opcode")
 		}
 		if len(m.stack) > maxPickleStack || len(m.marks) > maxPickleStack {
 			return errPickleLimit
@@ -292,8 +312,15 @@ func (m *pickleMachine) step(op byte, at int64) error {
 			err = fmt.Errorf("pickle protocol %d does not exist", version)
 		}
 		return err
-	case 0x95: // FRAME: how much to read at once, of no further meaning
-		return m.c.skip(8)
+	case 0x95: // FRAME: how much to read at once
+		n, err := m.c.u64()
+		if err != nil {
+			return err
+		}
+		if left := uint64(m.c.left()); n > left { // some unpicklers refuse that, others go on
+			n, m.overlong = left, true
+		}
+		m.frame = max(m.frame, m.c.at+int64(n))
 	case 0x98: // READONLY_BUFFER changes what is on top
 	default:
 		return fmt.Errorf("opcode 0x%02x does not exist", op)
