@@ -28,7 +28,8 @@ type ExportCounts struct {
 // Export puts files of a revision into dir as plain files under their own paths, sharing storage
 // where the file system can (reflink, else hard link, else a copy). Equal files are kept, others are
 // replaced atomically. Whatever lies in dir, nothing is written through a symbolic link in it, nor
-// outside of it. When it returns without an error, the files are durable.
+// outside of it. When it returns without an error, what it wrote is durable; files that were there
+// already are not synced.
 func (s *Store) Export(ctx context.Context, id model.ID, commit string, files []model.File, dir string) (ExportCounts, error) {
 	x := exporter{s: s, buf: make([]byte, s.writeSize)}
 	fail := func(file string, err error) (ExportCounts, error) {

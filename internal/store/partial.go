@@ -27,6 +27,7 @@ type Partial struct {
 	jour string // path of the journal
 
 	lock, data, log File
+	direct          File // data once more, to write past the page cache; nil where that cannot be
 
 	syncing sync.Mutex // one Sync at a time
 	mu      sync.Mutex // guards all below, and the order of writes to the journal
@@ -90,7 +91,9 @@ func (p *Partial) covers(start, end int64) bool {
 
 // WriteAt writes b at off: inside one block, exactly where that block's written bytes end. When it
 // returns, the bytes survive the death of this process; Sync makes them survive a power loss.
-func (p *Partial) WriteAt(b []byte, off int64) error {
+func (p *Partial) WriteAt(b []byte, off int64) error { return p.write(b, off, false) }
+
+func (p *Partial) write(b []byte, off int64, past bool) error {
 	if len(b) == 0 {
 		return nil
 	}
@@ -113,7 +116,7 @@ func (p *Partial) WriteAt(b []byte, off int64) error {
 		return p.misuse("write", fmt.Errorf("bytes at %d do not continue those written up to %d", off, start+old.len()))
 	}
 	// Data first, then the note about it: killed in between, we lose the note and not the truth.
-	if err := p.w.write(p.data, b, off); err != nil {
+	if err := p.store(b, off, past); err != nil {
 		return p.error("write blob", err)
 	}
 	crc := crc32.Update(old.crc(), castagnoli, b)
@@ -331,6 +334,12 @@ func (p *Partial) Stage(d model.Digest) (*Staged, error) {
 	for i, e := range p.j.entries {
 		crcs[i] = e.crc()
 	}
+	if p.direct != nil {
+		if err := p.direct.Close(); err != nil {
+			return nil, p.error("stage", err)
+		}
+		p.direct = nil
+	}
 	p.closed = true
 	return &Staged{
 		id: p.id, digest: d, etag: p.j.etag, size: p.j.size, name: p.name, crcs: crcs,
@@ -375,7 +384,7 @@ func (p *Partial) Discard() error {
 // releaseFiles closes data and journal if they are open.
 func (p *Partial) releaseFiles() error {
 	var err error
-	for _, f := range []*File{&p.data, &p.log} {
+	for _, f := range []*File{&p.data, &p.direct, &p.log} {
 		if *f != nil {
 			err = errors.Join(err, (*f).Close())
 			*f = nil

@@ -145,7 +145,7 @@ func (w *Writer) finish(st *Staged) error {
 	if st.journal != "" {
 		err = w.remove(st.journal)
 	}
-	if w.dropCache && w.sync && st.data != nil {
+	if w.cache == CacheDrop && w.sync && st.data != nil {
 		err = errors.Join(err, st.data.DropCache(0, st.size))
 	}
 	busy := false

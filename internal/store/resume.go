@@ -38,6 +38,7 @@ func (w *Writer) Partial(ctx context.Context, id model.ID, f model.File, validat
 	if err != nil {
 		return nil, errors.Join(p.error("open blob", err), p.Close())
 	}
+	p.openDirect()
 	return p, nil
 }
 

@@ -37,9 +37,9 @@ type Settings struct {
 	// WriteSize is the largest single write(2); 0 is 64 KiB. Larger buffered writes make the page
 	// cache use large folios, which cost several times as much on some virtual machines.
 	WriteSize model.Bytes
-	// DropCache removes the pages of files larger than BlockSize from memory once they are published
-	// and durable. By default they stay, since the model is about to be loaded.
-	DropCache bool
+	// Cache says what becomes of the page cache's copy of files larger than BlockSize; the zero value is
+	// CacheAuto.
+	Cache Cache
 	// BootID identifies the running kernel's boot; "" reads /proc/sys/kernel/random/boot_id. While it
 	// stays the same, what a killed process wrote is still in the page cache and can be trusted.
 	BootID string
@@ -47,13 +47,27 @@ type Settings struct {
 	Disk Disk
 }
 
+// Cache is a policy for the page cache's copy of what is fetched.
+type Cache uint8
+
+const (
+	// CacheAuto writes past the page cache what WritePast is given in whole blocks, as fast connections
+	// do: filling the page cache can cost more than all the rest of a fast download, and puts out what
+	// other programs use. What comes slowly stays in memory, since the model is about to be loaded.
+	CacheAuto Cache = iota
+	// CacheKeep leaves everything in memory.
+	CacheKeep
+	// CacheDrop is CacheAuto, and removes the rest from memory once it is published.
+	CacheDrop
+)
+
 // A Store reads what is kept in one folder. It holds no lock and no open file, and is safe for
 // concurrent use, also while a Writer of this or another process changes the folder.
 type Store struct {
 	path, state string
 	sync        bool
 	writeSize   int
-	dropCache   bool
+	cache       Cache
 	bootID      string
 	disk        Disk
 }
@@ -63,7 +77,7 @@ func New(set Settings) *Store {
 	path := filepath.Clean(set.Path)
 	s := &Store{
 		path: path, state: set.StateDir, sync: !set.Process,
-		writeSize: int(set.WriteSize), dropCache: set.DropCache, bootID: set.BootID, disk: set.Disk,
+		writeSize: int(set.WriteSize), cache: set.Cache, bootID: set.BootID, disk: set.Disk,
 	}
 	if s.state == "" {
 		s.state = filepath.Join(filepath.Dir(path), "ema", filepath.Base(path))
