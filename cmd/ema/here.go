@@ -30,7 +30,7 @@ func here(ctx context.Context, s *store.Store, op string, args []string) ([]kept
 		models, err := s.Models(ctx)
 		all := make([]kept, len(models))
 		for i, m := range models {
-			all[i] = kept{Model: m, revisions: m.Revisions}
+			all[i] = kept{Model: m, revisions: byName(m.Revisions)}
 		}
 		return all, err
 	}
@@ -44,7 +44,7 @@ func here(ctx context.Context, s *store.Store, op string, args []string) ([]kept
 		if err != nil {
 			return nil, named(op, err)
 		}
-		k := kept{Model: m, asked: rev, revisions: m.Revisions}
+		k := kept{Model: m, asked: rev, revisions: byName(m.Revisions)}
 		if rev != "" {
 			r, err := revision(op, m, rev)
 			if err != nil {
@@ -106,10 +106,26 @@ func notWhole(op string, id model.ID) error {
 
 func revisionNames(m store.Model) string {
 	var names []string
-	for _, r := range m.Revisions {
+	for _, r := range byName(m.Revisions) {
 		names = append(names, revisionName(r))
 	}
 	return strings.Join(names, ", ")
+}
+
+// byName orders revisions as people look for them: main, then by name.
+func byName(revisions []store.Revision) []store.Revision {
+	return slices.SortedStableFunc(slices.Values(revisions), func(a, b store.Revision) int {
+		x, y := revisionName(a), revisionName(b)
+		switch {
+		case x == y:
+			return strings.Compare(a.Commit, b.Commit)
+		case x == defaultRevision:
+			return -1
+		case y == defaultRevision:
+			return 1
+		}
+		return strings.Compare(x, y)
+	})
 }
 
 // revisionName is the ref by which people know a revision, else the beginning of its commit.
@@ -162,4 +178,19 @@ func (a *app) completeHere(cmd *cobra.Command, args []string, typed string) ([]c
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// someModels wants at least one model on the command line, oneModel exactly one.
+func someModels(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("name a model, e.g. org/name; see \"%s --help\"", cmd.CommandPath())
+	}
+	return nil
+}
+
+func oneModel(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("name one model, e.g. org/name; see \"%s --help\"", cmd.CommandPath())
+	}
+	return nil
 }

@@ -19,7 +19,7 @@ func infoCommand(a *app) *cobra.Command {
 		Short:             "Show one model in detail",
 		Long:              "Shows the revisions of a model that are here, with the state of each file, where they came from and when.",
 		Example:           "  ema info org/name\n  ema info org/name@v1.0 --json",
-		Args:              cobra.ExactArgs(1),
+		Args:              oneModel,
 		ValidArgsFunction: a.completeHere,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.store()

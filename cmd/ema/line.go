@@ -98,7 +98,7 @@ func storeSettings(c config.Config) (store.Settings, error) {
 	}
 	return store.Settings{
 		Path: c.Store.Path, StateDir: c.Store.StateDir, Process: c.Store.Durability == "process",
-		WriteSize: c.Store.WriteSizeKB.Bytes(), DropCache: c.Store.PageCache == "drop",
+		WriteSize: c.Store.WriteSizeKB.Bytes(), Cache: cachePolicy(c.Store.PageCache),
 	}, nil
 }
 
@@ -203,4 +203,15 @@ func volumeSize(dir string) (model.Bytes, error) {
 			dir = filepath.Dir(dir)
 		}
 	}
+}
+
+// cachePolicy is store.page_cache as the store knows it.
+func cachePolicy(name string) store.Cache {
+	switch name {
+	case "keep":
+		return store.CacheKeep
+	case "drop":
+		return store.CacheDrop
+	}
+	return store.CacheAuto
 }

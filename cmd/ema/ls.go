@@ -59,7 +59,7 @@ func entries(s *store.Store, models []store.Model) []entry {
 	all := []entry{}
 	for _, m := range models {
 		name := m.ID.Public()
-		for _, r := range m.Revisions {
+		for _, r := range byName(m.Revisions) {
 			all = append(all, entry{
 				Model: name, Revision: revisionName(r), Commit: r.Commit, Refs: r.Refs, State: r.State, Size: r.Size, Files: len(r.Files),
 				Tier: hotTier, Health: health(r.State), Path: s.Snapshot(m.ID, r.Commit),

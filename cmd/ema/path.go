@@ -18,7 +18,7 @@ func pathCommand(a *app) *cobra.Command {
 		Long: "Prints the folder of a model that is available: complete and verified. It uses no network.\n" +
 			"Without REV it is main, else the only revision that is here.",
 		Example:           "  vllm serve \"$(ema path org/name)\"\n  ema path org/name@v1.0 --json",
-		Args:              cobra.ExactArgs(1),
+		Args:              oneModel,
 		ValidArgsFunction: a.completeHere,
 		RunE: func(_ *cobra.Command, args []string) error {
 			s, err := a.store()

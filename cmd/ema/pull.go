@@ -40,7 +40,7 @@ func pullCommand(a *app) *cobra.Command {
 			"  vllm serve \"$(ema pull org/name@v1.0)\"\n" +
 			"  ema pull org/name --include '*.safetensors' --include '*.json' --exclude 'original/*'\n" +
 			"  ema pull org/name --dry-run",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              someModels,
 		ValidArgsFunction: a.completeHere,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.pull(cmd.Context(), args, f)

@@ -20,7 +20,7 @@ func repairCommand(a *app) *cobra.Command {
 		Long: "Verifies the models and fetches again what is damaged or missing: of a file whose block checksums are known only the\n" +
 			"bad blocks of 1 MiB. The old file stays until the new one is proven. With --json each revision is a line.",
 		Example:           "  ema repair org/name\n  ema repair org/name@v1.0 --json",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              someModels,
 		ValidArgsFunction: a.completeHere,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.repair(cmd.Context(), args)

@@ -22,7 +22,7 @@ func rmCommand(a *app) *cobra.Command {
 		Long: "Removes models, or single revisions of them: their names first, then what nobody else uses. Contents that another\n" +
 			"revision shares stay. It asks nothing; see what would go with --dry-run.",
 		Example:           "  ema rm org/name --dry-run\n  ema rm org/name@v1.0",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              someModels,
 		ValidArgsFunction: a.completeHere,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.rm(cmd.Context(), args, dryRun)

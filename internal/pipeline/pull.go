@@ -304,7 +304,7 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	l.inspect(r)
 	files, chosen := l.together(r)
 	return w.Commit(ctx, r.manifest, files, store.Record{
-		Include: chosen.Include, Exclude: chosen.Exclude, CompletedAt: time.Now().UTC(),
+		Include: chosen.Include, Exclude: chosen.Exclude, Source: l.origin(r.ID), CompletedAt: time.Now().UTC(),
 	})
 }
 
