@@ -202,6 +202,9 @@ func TestBodyReturnsItsConnectionOnlyWhenReadToTheEnd(t *testing.T) {
 	if _, err := b.Read(make([]byte, 10)); err == nil {
 		t.Error("a closed body can be read")
 	}
+	if b.ReadCloser.(*counted).cause() == nil {
+		t.Error("a closed body's request lives on")
+	}
 	b = open()
 	_ = b.Close()
 	if fresh() != 3 {

@@ -160,6 +160,9 @@ func (r *rehearsal) serveResolve(w http.ResponseWriter, req *http.Request, path 
 
 func (r *rehearsal) serveBulk(w http.ResponseWriter, req *http.Request) {
 	r.saw("bulk", "storage", req)
+	if e := req.Header.Values("Accept-Encoding"); req.URL.Path != "/api" && (len(e) != 1 || e[0] != "identity") {
+		r.t.Errorf("%s is asked for in the encodings %q, want identity alone", req.URL.Path, e)
+	}
 	if r.bulk != nil && r.bulk(w, req) {
 		return
 	}

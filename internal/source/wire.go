@@ -205,7 +205,7 @@ func (w *wire) follow(from *url.URL, location string) (*url.URL, error) {
 	if err != nil {
 		return nil, errors.New("a redirect whose target is no URL")
 	}
-	next.User, next.Fragment, next.RawFragment = nil, "", ""
+	next.Fragment, next.RawFragment = "", ""
 	if next.Scheme != "http" && next.Scheme != "https" {
 		return nil, fmt.Errorf("a redirect to %q, which is neither http:// nor https://", next.Scheme+"://")
 	}

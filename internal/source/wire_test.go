@@ -342,30 +342,32 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 }
 
 func TestConnectionsAreAsSet(t *testing.T) {
-	t.Run("no more per host than the cap, and no dead lock", func(t *testing.T) {
-		r, s, m := opened(t, func(s *Settings) { s.MaxConnsPerHost = 2 })
-		var mu sync.Mutex
-		now, most := 0, 0
-		r.bulk = func(http.ResponseWriter, *http.Request) bool {
-			mu.Lock()
-			now++
-			most = max(most, now)
-			mu.Unlock()
-			defer func() { mu.Lock(); now--; mu.Unlock() }()
-			return false
+	t.Run("no more per host than the cap", func(t *testing.T) {
+		_, s, m := opened(t, func(s *Settings) { s.MaxConnsPerHost = 2 })
+		open := func(ctx context.Context) (*Body, error) {
+			return s.Open(ctx, m, fileOf(t, m, big), model.Segment{Start: 1, End: 99_999})
 		}
-		var wg sync.WaitGroup
-		for i := range int64(10) {
-			wg.Go(func() {
-				if _, err := readSegment(t, s, m, big, model.Segment{Start: i, End: 50_000 + i}); err != nil {
-					t.Error(err)
-				}
-			})
+		var held []*Body
+		for range 2 {
+			b, err := open(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			held = append(held, b)
 		}
-		wg.Wait()
-		if most > 2 {
-			t.Errorf("%d at once, the cap is 2", most)
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := open(ctx)
+		classIs(t, err, model.Cancelled)
+		if _, err := io.Copy(io.Discard, held[0]); err != nil {
+			t.Fatal(err)
 		}
+		b, err := open(t.Context()) // on the connection that is free now
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = b.Close()
 	})
 	t.Run("buffers and TCP_NODELAY", func(t *testing.T) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
