@@ -12,16 +12,16 @@ type Store struct {
 	Durability string `json:"durability" enum:"power,process"`
 	// Size of one write call; large buffered writes are slow on some machines.
 	WriteSizeKB KB `json:"write_size_kb" range:"4..16384"`
-	// What happens to written pages: keep, since a fresh model is about to be loaded, or drop, to spare the page cache
-	// of other programs.
-	PageCache string `json:"page_cache" enum:"keep,drop"`
+	// What becomes of written bytes in the page cache. auto: what fast connections bring is written past it, the rest
+	// stays. keep: all stays, for a model that is loaded at once. drop: nothing stays, to spare other programs' pages.
+	PageCache string `json:"page_cache" enum:"auto,keep,drop"`
 	// Hand bytes to the kernel and let it write them in the background; false makes every write wait for the disk. What
 	// durability promises holds either way.
 	AsyncWrites bool `json:"async_writes" active:"no"`
 }
 
 func defaultStore() Store {
-	return Store{Durability: "power", WriteSizeKB: 64, PageCache: "keep", AsyncWrites: true}
+	return Store{Durability: "power", WriteSizeKB: 64, PageCache: "auto", AsyncWrites: true}
 }
 
 // StorageTiers are folders by speed.

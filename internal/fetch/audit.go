@@ -52,8 +52,11 @@ func (r *run) auditRound(ctx context.Context, b *blob, blocks int64, next *atomi
 	var replacing sync.Mutex
 	for range min(int64(r.settings.Connections), blocks-next.Load()) {
 		g.Go(func() error {
-			buf := r.buffers.getSmall()
-			defer r.buffers.putSmall(buf)
+			buf, err := r.buffers.get(gctx)
+			if err != nil {
+				return err
+			}
+			defer r.buffers.put(buf)
 			for {
 				i := next.Add(1) - 1
 				if i >= blocks {
@@ -61,7 +64,7 @@ func (r *run) auditRound(ctx context.Context, b *blob, blocks int64, next *atomi
 				}
 				seg := model.Segment{Start: i * BlockSize, End: min((i+1)*BlockSize, b.file.Size)}
 				fresh := buf[:seg.Len()]
-				err := r.settings.Retry.Again(gctx, nil, func(ctx context.Context) error {
+				err = r.settings.Retry.Again(gctx, nil, func(ctx context.Context) error {
 					return r.receive(ctx, b.file, seg, fresh)
 				})
 				if err != nil {
@@ -99,12 +102,12 @@ func (r *run) receive(ctx context.Context, f model.File, seg model.Segment, p []
 	defer body.Close()
 	r.plan.observe(body.FirstByte, 0)
 	for skip := seg.Start - body.Segment.Start; skip > 0; { // the server ignored the range
-		n, err := r.read(body, c, p[:min(skip, int64(len(p)))])
+		n, err := r.read(body, c, p[:min(skip, int64(len(p)))], 0)
 		if skip -= int64(n); err != nil {
 			return err
 		}
 	}
-	if n, err := r.read(body, c, p); n < len(p) {
+	if n, err := r.read(body, c, p, 0); n < len(p) {
 		return truncated(r.job.Manifest.ID, f, err)
 	}
 	return nil
@@ -122,7 +125,7 @@ func (r *run) rehash(ctx context.Context, b *blob) (model.Digest, error) {
 		if ctx.Err() != nil {
 			return model.Digest{}, context.Cause(ctx)
 		}
-		p := buf[:min(int64(len(buf)), b.file.Size-off)]
+		p := buf[:min(scratchSize, b.file.Size-off)]
 		if _, err := b.sink.ReadAt(p, off); err != nil {
 			return model.Digest{}, err
 		}

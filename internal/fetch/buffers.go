@@ -6,33 +6,31 @@ import (
 )
 
 const (
-	// bufferSize is one read from the network and one in-order piece for the hash. Larger ones gain
-	// nothing, and fall out of the processor's cache between network, hash and disk.
-	bufferSize = 128 << 10
-	// ahead is how much of a file may wait in buffers for the in-order hash to come by. Beyond, the
-	// hash reads from the page cache, which costs a copy but no memory.
-	ahead = 12 << 20
+	// bufferSize is one block: what a fast connection reads before it writes, what goes to the disk in
+	// one call, and what waits for the in-order hash. A small file fits into one.
+	bufferSize = int(BlockSize)
+	// ahead is how far before the hash's position bytes may wait for it in buffers. Beyond, the hash
+	// reads them from the page cache, which costs a copy but no memory.
+	ahead = 16 * BlockSize
 )
 
 // buffers is the memory that all bytes in flight share. Buffers are made when first needed and
-// reused; when all are out, whoever needs one waits.
+// reused, never given back: on virtual machines the first touch of a page is what memory costs. When
+// all are out, whoever needs one waits.
 type buffers struct {
 	slots chan struct{}
 	spare chan []byte
-	queue int64 // most bytes that may wait for hashes
-	mu    sync.Mutex
-	held  int64 // bytes that wait for hashes
-	small chan []byte
+	room  int // most buffers that may wait for hashes
+
+	mu   sync.Mutex
+	held int // buffers that wait for hashes
 }
 
+// newBuffers divides limit between connections, which hold one buffer each, and the hashes.
 func newBuffers(limit int64, connections int) *buffers {
-	n := max(limit/bufferSize, int64(2*connections))
-	return &buffers{
-		slots: make(chan struct{}, n),
-		spare: make(chan []byte, n),
-		queue: min(ahead, limit/2),
-		small: make(chan []byte, connections),
-	}
+	room := min(int(ahead/BlockSize), max(0, int(limit)/bufferSize-connections))
+	n := 2*connections + room // a connection that gives its buffer to a hash gets another at once
+	return &buffers{slots: make(chan struct{}, n), spare: make(chan []byte, n), room: room}
 }
 
 func (b *buffers) get(ctx context.Context) ([]byte, error) {
@@ -57,48 +55,20 @@ func (b *buffers) put(buf []byte) {
 	<-b.slots
 }
 
-// replace gets a new buffer for one that was given away; readErr is kept for the caller.
-func (b *buffers) replace(ctx context.Context, readErr error) ([]byte, error) {
-	buf, err := b.get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return buf, readErr
-}
-
-// hold reserves n bytes of waiting room for a hash; false means that the hash has to read the file.
-func (b *buffers) hold(n int64) bool {
+// hold takes room for one buffer that is to wait for a hash, if there is any; urgent takes it anyway.
+func (b *buffers) hold(urgent bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.held+n > b.queue {
+	if b.held >= b.room && !urgent {
 		return false
 	}
-	b.held += n
+	b.held++
 	return true
 }
 
-// unhold returns a buffer that waited for a hash.
-func (b *buffers) unhold(buf []byte, n int64) {
+// unhold gives the room back.
+func (b *buffers) unhold() {
 	b.mu.Lock()
-	b.held -= n
-	b.mu.Unlock()
-	b.put(buf)
-}
-
-// getSmall lends room for a small file that no ordinary buffer holds. There are never more of them
-// than connections.
-func (b *buffers) getSmall() []byte {
-	select {
-	case buf := <-b.small:
-		return buf
-	default:
-		return make([]byte, BlockSize)
-	}
-}
-
-func (b *buffers) putSmall(buf []byte) {
-	select {
-	case b.small <- buf:
-	default:
-	}
+	defer b.mu.Unlock()
+	b.held--
 }

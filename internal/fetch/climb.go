@@ -36,25 +36,20 @@ const (
 	longHold   = 80
 )
 
-// near and far say how many connections to begin with. An origin that answers at once is on this
-// machine or beside it, where one connection is nearly as fast as many, and bytes that arrive in
-// order are cheapest to hash. One that takes long is far away, where a connection's rate is bounded
-// by its window per round trip.
-const (
-	near     = 2
-	farAfter = 15 * time.Millisecond
-	middling = 4
-)
-
+// startWith says how many connections to begin with. An origin that takes long to answer is far away,
+// where a connection's rate is bounded by its window per round trip: all of them. One that answers at
+// once is on this machine or beside it: a few, enough to receive, write and wait at the same time.
 func startWith(most int, answer time.Duration) int {
-	switch {
-	case answer >= farAfter:
+	if answer >= farAfter {
 		return most
-	case answer <= 2*time.Millisecond:
-		return min(near, most)
 	}
-	return min(middling, most)
+	return min(few, most)
 }
+
+const (
+	few      = 4
+	farAfter = 15 * time.Millisecond
+)
 
 func newClimber(most, start int) *climber {
 	return &climber{most: most, n: start, calm: firstHold, base: 0}

@@ -78,7 +78,7 @@ func TestASampleWithoutEnoughWorkSaysNothing(t *testing.T) {
 }
 
 func TestFarOriginsBeginAtTheCap(t *testing.T) {
-	for answer, want := range map[time.Duration]int{0: 2, time.Millisecond: 2, 8 * time.Millisecond: 4, 60 * time.Millisecond: 16} {
+	for answer, want := range map[time.Duration]int{0: 4, time.Millisecond: 4, 60 * time.Millisecond: 16} {
 		if n := startWith(16, answer); n != want {
 			t.Errorf("answer after %v: begin with %d, want %d", answer, n, want)
 		}

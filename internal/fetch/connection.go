@@ -94,21 +94,20 @@ func (r *run) segment(ctx context.Context, c *claim, buf []byte, failing *attemp
 		if room == 0 {
 			break
 		}
-		n, err := r.read(body, c, buf[:room])
+		n, err := r.read(body, c, buf[:room], patience)
 		if n > 0 {
-			if werr := c.blob.sink.WriteAt(buf[:n], off); werr != nil {
+			given, werr := r.write(ctx, c, off, buf[:n])
+			if werr != nil {
 				return buf, werr
 			}
-			r.plan.wrote(c, int64(n))
-			r.job.Progress.Written.Add(int64(n))
 			failing.progressed(int64(n))
-			if c.blob.order.offer(ctx, off, buf[:n]) {
-				if buf, err = r.buffers.replace(ctx, err); buf == nil {
-					return nil, err
+			if given {
+				if buf, werr = r.buffers.get(ctx); werr != nil {
+					return nil, werr
 				}
 			}
 		}
-		if err != nil && int64(n) < room {
+		if err != nil {
 			return buf, because(ctx, err)
 		}
 	}
@@ -134,7 +133,7 @@ func (r *run) align(c *claim, body *source.Body, buf []byte, want model.Segment)
 		}
 	}
 	for skip := want.Start - body.Segment.Start; skip > 0; {
-		n, err := r.read(body, c, buf[:min(skip, int64(len(buf)))])
+		n, err := r.read(body, c, buf[:min(skip, int64(len(buf)))], 0)
 		skip -= int64(n)
 		if err != nil && skip > 0 {
 			return err
@@ -143,16 +142,46 @@ func (r *run) align(c *claim, body *source.Body, buf []byte, want model.Segment)
 	return nil
 }
 
-// read fills p from the body as far as it goes, and keeps the time of the last byte.
-func (r *run) read(body io.Reader, c *claim, p []byte) (int, error) {
+// write puts a piece on file, tells everybody who waits for it, and reports whether the hash has kept
+// the buffer. What the hash gets from memory nobody reads again soon: it is written past the page cache.
+func (r *run) write(ctx context.Context, c *claim, off int64, p []byte) (given bool, err error) {
+	reserved := c.blob.order.reserve(ctx, off)
+	if reserved {
+		err = c.blob.sink.WritePast(p, off)
+	} else {
+		err = c.blob.sink.WriteAt(p, off)
+	}
+	if err != nil {
+		c.blob.order.unwritten(reserved)
+		return false, err
+	}
+	r.plan.wrote(c, int64(len(p)))
+	r.job.Progress.Written.Add(int64(len(p)))
+	return c.blob.order.wrote(off, p, reserved), nil
+}
+
+// patience is how long a connection collects bytes before it writes them. A fast one fills its buffer
+// in less; a slow one writes small pieces, so that little is lost when the process is killed.
+const patience = 20 * time.Millisecond
+
+// read fills p from the body; it returns with less when limit has passed since the first byte, or at
+// an error. A limit of 0 is none. It keeps the time of the last byte.
+func (r *run) read(body io.Reader, c *claim, p []byte, limit time.Duration) (int, error) {
 	var n int
+	var first time.Time
 	for n < len(p) {
 		m, err := body.Read(p[n:])
 		n += m
 		if m > 0 {
 			c.received.Add(int64(m))
-			r.job.Progress.LastByte.Store(time.Now().UnixNano())
+			now := time.Now()
+			r.job.Progress.LastByte.Store(now.UnixNano())
 			r.job.Progress.Received.Add(int64(m))
+			if first.IsZero() {
+				first = now
+			} else if limit > 0 && now.Sub(first) > limit && err == nil {
+				return n, nil
+			}
 		}
 		if err != nil {
 			if err == io.EOF && n == len(p) {
@@ -167,10 +196,6 @@ func (r *run) read(body io.Reader, c *claim, p []byte) (int, error) {
 // smallFile fetches a file of at most BlockSize by one request and proves it before handing it over.
 func (r *run) smallFile(ctx context.Context, f model.File, buf []byte, failing *attempts) (err error) {
 	defer func() { r.plan.smallDone(f, err == nil) }()
-	if f.Size > int64(len(buf)) {
-		buf = r.buffers.getSmall()
-		defer r.buffers.putSmall(buf)
-	}
 	content := buf[:f.Size]
 	if f.Size > 0 {
 		if err := r.receive(ctx, f, model.Segment{End: f.Size}, content); err != nil {

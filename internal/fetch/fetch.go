@@ -42,11 +42,12 @@ type opener interface {
 	Open(ctx context.Context, m *model.Manifest, f model.File, seg model.Segment) (*source.Body, error)
 }
 
-// A Sink is a large file being filled; *store.Partial satisfies it. WriteAt, ReadAt and Sync are
-// called concurrently, but never WriteAt for the same block.
+// A Sink is a large file being filled; *store.Partial satisfies it. Its methods are called
+// concurrently, but never two writes for the same block.
 type Sink interface {
 	Missing() []model.Segment                        // what is not written yet, ascending
 	WriteAt(p []byte, off int64) error               // continues a block's written prefix, inside one block
+	WritePast(p []byte, off int64) error             // the same, for bytes that nobody reads again soon
 	ReadAt(p []byte, off int64) (int, error)         // fills p with bytes already written
 	Checkpoint() (state []byte, upto int64)          // a trusted hash state over the first upto bytes
 	Sync(state []byte, upto int64) error             // durability point

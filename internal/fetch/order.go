@@ -11,6 +11,9 @@ import (
 	"ema/internal/model"
 )
 
+// scratchSize is one read from the page cache: it stays in the processor's cache until it is hashed.
+const scratchSize = 256 << 10
+
 // order hashes one file in the order of its bytes while connections write it in any order. What is
 // next in line comes from the connection's own buffer where there is room to keep it, and from the
 // page cache where there is none: no byte is read from the disk for it, and none twice.
@@ -24,6 +27,7 @@ type order struct {
 	pos     int64            // bytes hashed
 	written []model.Segment  // what is on file, ascending, disjoint; begins at or before pos
 	waiting map[int64][]byte // buffers by their offset, all at or after pos
+	idle    bool             // the hash waits for bytes
 	ended   bool             // nobody follows any more
 	hashing sync.Mutex       // held while h is being fed
 }
@@ -48,28 +52,48 @@ func newOrder(b *blob, r *run) (*order, error) {
 	return o, nil
 }
 
-// offer tells that p was written at off, and may keep p until the hash has passed it: true means that
-// the buffer is no longer the caller's.
+// reserve asks whether the piece at off, which is about to be written, is to be given to the hash from
+// memory: then it need not go through the page cache. Every reservation is followed by wrote.
 //
-// When the hash is behind and all waiting room is taken, offer waits for it: to receive faster than
-// the slowest step only means to read from the page cache what was in memory just now. Whoever stands
-// right at the hash's position never waits, so that the hash always has something to go on with.
-func (o *order) offer(ctx context.Context, off int64, p []byte) bool {
+// When the hash has work and all room is taken, reserve waits: to receive faster than the slowest step
+// only means to read again from the page cache what was in memory just now. It never waits for a
+// connection: not when the hash itself waits for bytes, and not for the piece that is next in line.
+func (o *order) reserve(ctx context.Context, off int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.written = insert(o.written, model.Segment{Start: off, End: off + int64(len(p))})
-	o.changed.Broadcast()
-	for off >= o.pos && off-o.pos <= ahead && !o.ended {
-		if o.run.buffers.hold(int64(len(p))) {
-			o.waiting[off] = p
+	for off >= o.pos && off-o.pos < ahead && !o.ended && ctx.Err() == nil {
+		if o.run.buffers.hold(off == o.pos) {
 			return true
 		}
-		if off == o.pos || ctx.Err() != nil {
+		if o.idle {
 			return false
 		}
 		o.changed.Wait()
 	}
 	return false
+}
+
+// wrote tells that p is on file at off; reserved says what reserve had answered. true means that the
+// hash has kept p: it is no longer the caller's.
+func (o *order) wrote(off int64, p []byte, reserved bool) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.written = insert(o.written, model.Segment{Start: off, End: off + int64(len(p))})
+	kept := reserved && !o.ended
+	if kept {
+		o.waiting[off] = p
+	} else if reserved {
+		o.run.buffers.unhold()
+	}
+	o.changed.Broadcast()
+	return kept
+}
+
+// unwritten takes a reservation back, since the write failed.
+func (o *order) unwritten(reserved bool) {
+	if reserved {
+		o.run.buffers.unhold()
+	}
 }
 
 // follow hashes until the whole file has passed and returns its digest.
@@ -104,12 +128,14 @@ func (o *order) follow(ctx context.Context) (model.Digest, error) {
 		o.mu.Lock()
 		o.pos += int64(len(p))
 		if !fromFile {
-			o.run.buffers.unhold(p, int64(len(p)))
+			o.run.buffers.unhold()
+			o.run.buffers.put(p)
 		}
 		o.changed.Broadcast() // connections that wait for room
 		o.mu.Unlock()
 		o.hashing.Unlock()
 		o.run.job.Progress.Hashed.Add(int64(len(p)))
+		o.run.plan.hashed()
 	}
 	return o.blob.file.Digest.Sum(o.h), nil
 }
@@ -128,10 +154,20 @@ func (o *order) wait(ctx context.Context, scratch []byte) (p []byte, fromFile bo
 		}
 		if p, ok := o.waiting[o.pos]; ok {
 			delete(o.waiting, o.pos)
+			o.idle = false
 			return p, false, nil
 		}
 		if n := o.readable(); n > 0 {
-			return scratch[:min(n, int64(len(scratch)))], true, nil
+			o.idle = false
+			return scratch[:min(n, scratchSize, int64(len(scratch)))], true, nil
+		}
+		if !o.idle {
+			o.idle = true
+			o.changed.Broadcast() // those who wait for room need not
+			o.mu.Unlock()         // the plan's lock comes before this one
+			o.run.plan.hashed()
+			o.mu.Lock()
+			continue
 		}
 		o.changed.Wait()
 	}
@@ -149,6 +185,15 @@ func (o *order) readable() int64 {
 		}
 	}
 	return n
+}
+
+// behind reports whether bytes at off need not be asked for yet: the hash has work, and off is farther
+// ahead than it could catch up with in a moment after the last byte.
+func (o *order) behind(off int64) bool {
+	const most = 128 * BlockSize
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return off-o.pos > most && !o.idle && !o.ended
 }
 
 // checkpoint returns the hash's state and how many bytes it stands for, all of them written.
@@ -169,7 +214,8 @@ func (o *order) drop() {
 	o.ended = true
 	o.changed.Broadcast()
 	for off, p := range o.waiting {
-		o.run.buffers.unhold(p, int64(len(p)))
+		o.run.buffers.unhold()
+		o.run.buffers.put(p)
 		delete(o.waiting, off)
 	}
 }

@@ -110,6 +110,7 @@ type plan struct {
 	busy     int
 	closed   bool // no further blob will be added
 	pending  int  // small files taken and not yet done: they may come back
+	held     bool // a claim was refused because its file's hash is behind
 	retreats int  // 429 and 5xx answers so far; the climb reads it
 
 	answer time.Duration // smoothed time to first byte, 0 = unknown
@@ -129,6 +130,16 @@ func (p *plan) wake() {
 	p.mu.Lock()
 	p.changed.Broadcast()
 	p.mu.Unlock()
+}
+
+// hashed wakes connections that waited for a hash.
+func (p *plan) hashed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held {
+		p.held = false
+		p.changed.Broadcast()
+	}
 }
 
 func (p *plan) add(b *blob) {
@@ -213,6 +224,10 @@ func (p *plan) takeLarge() *claim {
 		if len(b.free) == 0 || b.whole && len(b.claims) > 0 {
 			continue
 		}
+		if b.order != nil && b.order.behind(b.free[0].Start) {
+			p.held = true
+			continue
+		}
 		if best == nil || len(b.claims) < len(best.claims) {
 			best = b
 		}
@@ -248,7 +263,7 @@ func (p *plan) claim(b *blob) *claim {
 	if p.answer > 0 && p.answer < farAfter/4 {
 		// The origin is on this machine or beside it: a request costs next to nothing, and as long as
 		// all connections together stay within what may wait for the hash, no byte is read twice.
-		n = min(n, max(ahead/int64(p.target+1), stealable))
+		n = min(n, max(ahead/int64(p.target+1)/BlockSize*BlockSize, 2*BlockSize))
 	}
 	if far := int64(p.answer.Seconds() * latencyShare * p.rate); far > n {
 		n = far

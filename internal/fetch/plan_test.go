@@ -81,7 +81,7 @@ func TestPlanHandsOutEachByteOnce(t *testing.T) {
 			default:
 				for i := 0; i < len(held); i++ {
 					c := held[i]
-					off, n := p.room(c, rapid.Int64Range(1, bufferSize).Draw(t, "read"))
+					off, n := p.room(c, rapid.Int64Range(1, int64(bufferSize)).Draw(t, "read"))
 					if n == 0 {
 						p.release(c)
 						held = append(held[:i], held[i+1:]...)
@@ -150,7 +150,7 @@ func TestRequestsAreAsLongAsTheOriginIsFar(t *testing.T) {
 		{10 * time.Millisecond, 2e6, 16 * model.MiB, 16 * model.MiB},      // slow: the chunk
 		{50 * time.Millisecond, 20e6, 95 * model.MiB, 100 * model.MiB},    // a hundred times what a round trip costs
 		{300 * time.Millisecond, 100e6, 128 * model.MiB, 128 * model.MiB}, // never so long that the hash is left behind
-		{500 * time.Microsecond, 500e6, 4 * model.MiB, 24 * model.MiB},    // beside us: what waits for the hash fits into memory
+		{500 * time.Microsecond, 100e6, 2 * model.MiB, 5 * model.MiB},     // beside us: what waits for the hash fits into memory
 	} {
 		p := newPlan(Settings{Connections: 8, FixedParallel: true, Chunk: ChunkRule{}.withDefaults()}, 0)
 		p.answer, p.rate = c.answer, c.rate
