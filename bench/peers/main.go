@@ -100,11 +100,11 @@ func run(ctx context.Context, o options) error {
 		}
 		results, err := b.measure(ctx)
 		report.add(results)
+		text, n := c.table(results, err == nil && o.scale == 1)
+		fmt.Print(text)
 		if err != nil {
 			return errors.Join(err, report.write(o.json))
 		}
-		text, n := c.table(results, o.scale == 1)
-		fmt.Print(text)
 		missed += n
 	}
 	if err := report.write(o.json); err != nil {
