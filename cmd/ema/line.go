@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,10 +26,12 @@ type line struct {
 	*pipeline.Line
 	settings *config.Effective
 	sources  *source.Sources
+	log      *slog.Logger
+	closeLog func() error
 }
 
-// line builds the pipeline that the effective settings and the environment describe. It touches neither disk nor
-// network, besides reading the token's file. Close it.
+// line builds the pipeline that the effective settings and the environment describe. It uses no
+// network, and no disk besides reading the token's file and opening the log. Close it.
 func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*line, error) {
 	e, err := a.settings()
 	if err != nil {
@@ -55,6 +59,10 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 	if err != nil {
 		return nil, errors.Join(err, sources.Close())
 	}
+	log, closeLog, err := a.logger(e.Log, slog.LevelWarn)
+	if err != nil {
+		return nil, errors.Join(err, sources.Close())
+	}
 	fetching := fetchSettings(e.Config, facts)
 	return &line{
 		Line: &pipeline.Line{
@@ -62,12 +70,25 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 			MinFree: minFree, Offline: reached.Offline, Command: command, Waiting: waiting, Parallel: facts.CPUs,
 			Hub: model.Redact(e.Sources.HuggingFace.Endpoint),
 		},
-		settings: e, sources: sources,
+		settings: e, sources: sources, log: log, closeLog: closeLog,
 	}, nil
 }
 
-// Close gives up idle connections.
-func (l *line) Close() error { return l.sources.Close() }
+// Close gives up idle connections, and closes the log.
+func (l *line) Close() error { return errors.Join(l.sources.Close(), l.closeLog()) }
+
+// done logs how a command on one model went. A failure is worth a warning in a log file only: on stderr its sentence
+// stands already.
+func (l *line) done(ctx context.Context, what string, id model.ID, begun time.Time, err error, more ...any) {
+	level, args := slog.LevelInfo, append([]any{"model", id.Public(), "seconds", time.Since(begun).Seconds()}, more...)
+	if err != nil {
+		args = append(args, "class", model.ClassOf(err).String(), "error", err.Error())
+		if l.settings.Log.File != "" {
+			level = slog.LevelWarn
+		}
+	}
+	l.log.Log(ctx, level, what, args...)
+}
 
 // store is the store that the settings name, for commands that need nothing else.
 func (a *app) store() (*store.Store, error) {

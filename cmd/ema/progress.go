@@ -28,6 +28,7 @@ type progress struct {
 	app      *app
 	name     string
 	progress *pipeline.Progress // what it shows
+	stageNow func() pipeline.Stage
 
 	bars  *mpb.Progress // nil where there is no terminal
 	bar   *mpb.Bar
@@ -56,7 +57,8 @@ type view struct {
 
 // watch makes the progress of a model. It shows nothing before start.
 func (a *app) watch(id model.ID) *progress {
-	return &progress{app: a, name: id.Public(), progress: &pipeline.Progress{}}
+	p := &pipeline.Progress{}
+	return &progress{app: a, name: id.Public(), progress: p, stageNow: p.Stage}
 }
 
 // start begins to show. Every start needs a stop.
@@ -114,6 +116,7 @@ func (p *progress) waiting(o store.Owner) {
 
 // printLines prints how it stands every few seconds, until lines is closed.
 func (p *progress) printLines() {
+	p.read(time.Now()) // the first speed counts from here
 	tick := time.NewTicker(lineEvery)
 	defer tick.Stop()
 	for {
@@ -147,7 +150,7 @@ func (p *progress) fillTrouble(w io.Writer, at decor.Statistics) error {
 
 // read is how it stands now.
 func (p *progress) read(now time.Time) view {
-	s := p.progress.Stage()
+	s := p.stageNow()
 	v := view{
 		name: p.name, stage: stageWords[s.Name], total: s.Bytes, allFiles: s.Files,
 		files: s.FilesHere + int(p.progress.FilesDone.Load()), connections: int(p.progress.Connections.Load()),
@@ -211,7 +214,7 @@ func (v view) line() string {
 	if !v.moves() {
 		return v.name + ": " + v.stage
 	}
-	text := fmt.Sprintf("%s: %s, %s of %s (%d %%), %s of %d", v.name, v.stage, v.done, v.total, percent(v.done, v.total), files(v.files), v.allFiles)
+	text := fmt.Sprintf("%s: %s, %s of %s (%d %%), %d of %s", v.name, v.stage, v.done, v.total, percent(v.done, v.total), v.files, files(v.allFiles))
 	if v.rate > 0 {
 		text += fmt.Sprintf(", %s/s", v.rate)
 	}
@@ -227,8 +230,8 @@ func (v view) line() string {
 	return text
 }
 
-// Columns of the bar's line: a name is cut to the least when there is little room, and the bar takes what is left.
-const leastName, leastBar, longestBar = 16, 8, 40
+// Columns of the bar's line: a name is cut when the bar would get shorter than good, down to the least of both.
+const leastName, leastBar, goodBar, longestBar = 16, 8, 20, 40
 
 // bar is v in one line of at most width columns. With little room it says less.
 func (v view) bar(width int) string {
@@ -245,7 +248,7 @@ func (v view) bar(width int) string {
 	if room < leastBar+1 {
 		return shorten(figures, width)
 	}
-	name := shorten(v.name, max(room-longestBar, min(leastName, room-leastBar)))
+	name := shorten(v.name, max(room-goodBar, min(leastName, room-leastBar)))
 	bar := min(room-len([]rune(name)), longestBar)
 	full := int(float64(bar) * float64(v.done) / float64(v.total))
 	return name + " [" + strings.Repeat("#", full) + strings.Repeat(".", bar-full) + "] " + figures

@@ -122,8 +122,10 @@ func (a *app) pullOne(ctx context.Context, req pipeline.Request, f pullFlags) (e
 		return a.printPlan(req, plan)
 	}
 	show.start()
+	begun := time.Now()
 	res, err := l.Pull(ctx, req, show.progress)
 	show.stop()
+	l.done(ctx, "pull", req.ID, begun, err, "revision", req.Revision, "fetched", show.progress.Received.Load(), "retries", show.progress.Retries.Load())
 	if err != nil {
 		if ctx.Err() != nil {
 			return a.interrupted("pull", req.ID, show)

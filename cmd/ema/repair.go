@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -59,8 +60,10 @@ func (a *app) repairOne(ctx context.Context, id model.ID, r store.Revision) (err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	show.start()
+	begun := time.Now()
 	report, res, err := l.Repair(ctx, id, r.Commit, show.progress)
 	show.stop()
+	l.done(ctx, "repair", id, begun, err, "commit", r.Commit, "fetched", show.progress.Received.Load())
 	if err != nil {
 		if ctx.Err() != nil {
 			return a.interrupted("repair", id, show)

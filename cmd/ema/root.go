@@ -17,7 +17,7 @@ func rootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:     "ema",
 		Short:   "Keeps AI models on this machine: complete, verified, on the right disk",
-		Example: "  ema config show --origin\n  ema version --json",
+		Example: "  ema pull org/name\n  ema ls\n  ema doctor",
 		Version: currentBuild().String(),
 
 		SilenceErrors: true, // report prints them

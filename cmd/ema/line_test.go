@@ -1,0 +1,235 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ema/internal/config"
+	"ema/internal/model"
+	"ema/internal/store"
+)
+
+// built is what the settings become.
+type built struct {
+	store, source, fetch, minFree any
+}
+
+func wire(t *testing.T, key, value string) built {
+	t.Helper()
+	r := config.Request{Facts: config.Facts{CPUs: 8, Memory: 64 * model.GiB}}
+	r.Flags = []config.Setting{{Key: key, Value: value, Where: "test"}}
+	if key != "store.path" {
+		r.Flags = append(r.Flags, config.Setting{Key: "store.path", Value: "/models", Where: "test"})
+	}
+	e, err := config.Load(r)
+	if err != nil {
+		t.Fatalf("%s=%s: %v", key, value, err)
+	}
+	s, err := storeSettings(e.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string) ([]byte, error) {
+		if name == "/token" {
+			return []byte("tok\n"), nil
+		}
+		return nil, fs.ErrNotExist
+	}
+	src, err := sourceSettings(e.Config, func(string) string { return "" }, read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, err := minFree(e.Cleanup, "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return built{s, src, fetchSettings(e.Config, r.Facts), free}
+}
+
+// field reads "Retry.Max" from a struct.
+func field(v any, path string) any {
+	at := reflect.ValueOf(v)
+	for name := range strings.SplitSeq(path, ".") {
+		at = at.FieldByName(name)
+	}
+	if !at.IsValid() {
+		return "no field " + path
+	}
+	return at.Interface()
+}
+
+func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
+	type arrival struct {
+		value string
+		where string // "store", "source", "fetch" or "free"
+		field string
+		want  any
+	}
+	keys := map[string][]arrival{
+		"store.path":          {{"/elsewhere", "store", "Path", "/elsewhere"}},
+		"store.state_dir":     {{"/state", "store", "StateDir", "/state"}},
+		"store.durability":    {{"process", "store", "Process", true}},
+		"store.write_size_kb": {{"128", "store", "WriteSize", 128 * model.KiB}},
+		"store.page_cache":    {{"drop", "store", "Cache", store.CacheDrop}, {"keep", "store", "Cache", store.CacheKeep}},
+
+		"sources.huggingface.endpoint":   {{"https://mirror.example/hf", "source", "Endpoint", "https://mirror.example/hf"}},
+		"sources.huggingface.token_file": {{"/token", "source", "Token", "tok"}},
+		"sources.allowed":                {{"*.example.org", "source", "AllowedHosts", []string{"*.example.org"}}},
+
+		"connection_settings.max_connections_per_host": {
+			{"4", "source", "MaxConnsPerHost", 4},
+			{"4", "fetch", "Connections", 4},
+			{"100", "fetch", "Connections", 20}, // as far as the pool reaches
+		},
+		"connection_settings.connection_pool_size": {
+			{"3", "source", "MaxIdleConns", 3},
+			{"3", "fetch", "Connections", 3},
+		},
+		"connection_settings.connection_timeout_seconds": {{"2.5", "source", "ConnectTimeout", 2500 * time.Millisecond}},
+		"connection_settings.read_timeout_seconds": {
+			{"7", "source", "ReadTimeout", 7 * time.Second},
+			{"7", "fetch", "ReadTimeout", 7 * time.Second},
+		},
+		"connection_settings.keep_alive_enabled":  {{"false", "source", "NoKeepAlive", true}},
+		"connection_settings.keep_alive_timeout":  {{"90", "source", "IdleTimeout", 90 * time.Second}},
+		"connection_settings.compression_enabled": {{"false", "source", "NoCompression", true}},
+		"connection_settings.http2_enabled":       {{"false", "source", "NoHTTP2", true}},
+		"connection_settings.tcp_nodelay":         {{"false", "source", "Nagle", true}},
+		"connection_settings.socket_buffer_size":  {{"65536", "source", "SocketBuffer", 65536}},
+
+		"downloads.max_concurrent_per_model":        {{"3", "fetch", "LargeFiles", 3}},
+		"memory_management.download_buffer_size_mb": {{"32", "fetch", "Buffers", 32 * model.MiB}},
+		"cleanup.min_free_gb":                       {{"2", "free", "", 2 * model.GiB}},
+
+		"retry_optimization.max_retries":                           {{"9", "fetch", "Retry.Max", 9}, {"0", "fetch", "Retry.Max", -1}},
+		"retry_optimization.base_delay_seconds":                    {{"2", "fetch", "Retry.Base", 2 * time.Second}, {"0", "fetch", "Retry.Base", time.Nanosecond}},
+		"retry_optimization.max_delay_seconds":                     {{"60", "fetch", "Retry.MaxDelay", time.Minute}},
+		"retry_optimization.backoff_factor":                        {{"3", "fetch", "Retry.Factor", 3.0}},
+		"retry_optimization.jitter_enabled":                        {{"false", "fetch", "Retry.NoJitter", true}},
+		"retry_optimization.error_specific_delays.network_timeout": {{"11", "fetch", "Retry.Timeout", 11 * time.Second}},
+		"retry_optimization.error_specific_delays.server_error":    {{"12", "fetch", "Retry.ServerError", 12 * time.Second}},
+		"retry_optimization.error_specific_delays.rate_limit":      {{"13", "fetch", "Retry.RateLimit", 13 * time.Second}},
+
+		"chunk_optimization.default_chunk_size_mb":                 {{"12", "fetch", "Chunk.Default", 12 * model.MiB}},
+		"chunk_optimization.adaptive_chunking.enabled":             {{"false", "fetch", "Chunk.Fixed", true}},
+		"chunk_optimization.adaptive_chunking.small_file_chunk_mb": {{"2", "fetch", "Chunk.Small", 2 * model.MiB}},
+		"chunk_optimization.adaptive_chunking.large_file_chunk_mb": {{"64", "fetch", "Chunk.Large", 64 * model.MiB}},
+		"chunk_optimization.adaptive_chunking.small_file_threshold_mb": {
+			{"50", "fetch", "Chunk.SmallThreshold", 50 * model.MiB}, {"0", "fetch", "Chunk.SmallThreshold", model.Bytes(1)},
+		},
+		"chunk_optimization.adaptive_chunking.large_file_threshold_mb": {{"500", "fetch", "Chunk.LargeThreshold", 500 * model.MiB}},
+
+		// A profile is a set of defaults for the keys above; TestTheLogGoesWhereTheKeysSay has the log's keys; of
+		// sources.default only one value exists.
+		"optimization_profile": {{"high_throughput", "", "", nil}},
+		"sources.default":      {{"huggingface", "", "", nil}},
+		"log.level":            {{"debug", "", "", nil}},
+		"log.format":           {{"json", "", "", nil}},
+		"log.file":             {{"/log", "", "", nil}},
+	}
+	active := activeKeys(t)
+	for _, key := range active {
+		arrivals := keys[key]
+		if arrivals == nil {
+			t.Errorf("%s is active and arrives nowhere", key)
+		}
+		for _, a := range arrivals {
+			b := wire(t, key, a.value)
+			var got any
+			switch a.where {
+			case "store":
+				got = field(b.store, a.field)
+			case "source":
+				got = field(b.source, a.field)
+			case "fetch":
+				got = field(b.fetch, a.field)
+			case "free":
+				got = b.minFree
+			default:
+				continue
+			}
+			if !reflect.DeepEqual(got, a.want) {
+				t.Errorf("%s=%s makes %s.%s %v, want %v", key, a.value, a.where, a.field, got, a.want)
+			}
+		}
+	}
+	for key := range keys {
+		if !slices.Contains(active, key) {
+			t.Errorf("%s is tested and not active", key)
+		}
+	}
+}
+
+// activeKeys lists the keys that act, found by setting all to their defaults: those that don't are reported.
+func activeKeys(t *testing.T) []string {
+	t.Helper()
+	e, err := config.Load(config.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]any{}
+	var walk func(prefix string, section map[string]any)
+	walk = func(prefix string, section map[string]any) {
+		for name, v := range section {
+			if inner, ok := v.(map[string]any); ok {
+				walk(prefix+name+".", inner)
+				continue
+			}
+			values[prefix+name] = v
+		}
+	}
+	walk("", e.Values())
+	var all []config.Setting
+	for key, v := range values {
+		all = append(all, config.Setting{Key: key, Value: strings.Trim(fmt.Sprint(v), "[]"), Where: "test"})
+	}
+	if e, err = config.Load(config.Request{Flags: all}); err != nil {
+		t.Fatal(err)
+	}
+	var active []string
+	for key := range values {
+		if !slices.Contains(e.Inactive(), key) {
+			active = append(active, key)
+		}
+	}
+	slices.Sort(active)
+	return active
+}
+
+func TestTheEnvironmentOfOtherToolsIsHonoured(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/token", []byte("from-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{environ: []string{"HOME=" + dir, "HF_HOME=" + dir, "HF_ENDPOINT=http://127.0.0.1:9/", "HF_HUB_OFFLINE=1"}}
+	l, err := a.line("ema test", false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if l.Store.Path() != dir+"/hub" || !l.Offline || l.Hub != "http://127.0.0.1:9" || l.Command != "ema test" {
+		t.Errorf("store %s, offline %v, hub %s", l.Store.Path(), l.Offline, l.Hub)
+	}
+	a.environ = append(a.environ, "SSL_CERT_FILE="+dir)
+	s, err := sourceSettings(l.settings.Config, a.getenv, os.ReadFile)
+	if err != nil || s.Token != "from-file" || !slices.Equal(s.CertFiles, []string{dir}) {
+		t.Errorf("token %q, authorities %v, %v", s.Token, s.CertFiles, err)
+	}
+}
+
+func TestSpaceToLeaveFreeIsAShareOfTheVolume(t *testing.T) {
+	size, err := volumeSize(t.TempDir() + "/not/there/yet")
+	if err != nil || size <= 0 {
+		t.Fatalf("%v, %v", size, err)
+	}
+	got, err := minFree(config.Cleanup{}, t.TempDir())
+	if err != nil || got != min(5*model.GiB, size/20) {
+		t.Errorf("%v of %v, %v", got, size, err)
+	}
+}
