@@ -91,40 +91,54 @@ func (f duringSyncFile) Datasync() error {
 	return err
 }
 
-func TestWhatIsRewrittenDuringASyncIsNotCalledDurable(t *testing.T) {
+func TestWhatChangesDuringASyncIsNotCalledDurable(t *testing.T) {
 	b := content(6, 1<<20)
-	act := func() {}
-	set := store.Settings{Path: filepath.Join(t.TempDir(), "hub"), BootID: bootA, Disk: duringSync{act: &act}}
-	w := own(t, set)
-	id, f := model.ID{Name: "acme/x"}, model.File{Path: "x", Size: 2 << 20, Digest: model.SumSHA256(nil)}
-	p, err := w.Partial(t.Context(), id, f, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	if err := p.WriteAt(b, 0); err != nil {
-		t.Fatal(err)
-	}
-	act = func() { // the same bytes again: the entry looks as before, but its bytes are newer than the sync
-		if err := errors.Join(p.Forget(model.Segment{End: 1 << 20}), p.WriteAt(b, 0)); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := errors.Join(p.Sync(hashState(b), 1<<20), p.Close(), w.Close()); err != nil {
-		t.Fatal(err)
-	}
-	// The power fails, and takes the newer bytes.
-	names, err := filepath.Glob(filepath.Join(set.Path, "*", "blobs", "*.incomplete"))
-	if err != nil || len(names) != 1 {
-		t.Fatalf("%v, %v", names, err)
-	}
-	if err := os.WriteFile(names[0], make([]byte, f.Size), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if p, err = own(t, store.Settings{Path: set.Path, BootID: bootB}).Partial(t.Context(), id, f, ""); err != nil {
-		t.Fatal(err)
-	}
-	if state, upto := p.Checkpoint(); p.Written(0) != 0 || state != nil {
-		t.Errorf("%d lost bytes are trusted, and a checkpoint at %d", p.Written(0), upto)
+	for change, c := range map[string]struct {
+		before int
+		during func(p *store.Partial) error
+	}{
+		// The entry looks as before, but its bytes are newer than the sync.
+		"the same bytes again": {1 << 20, func(p *store.Partial) error {
+			return errors.Join(p.Forget(model.Segment{End: 1 << 20}), p.WriteAt(b, 0))
+		}},
+		"more bytes in a block": {1 << 19, func(p *store.Partial) error { return p.WriteAt(b[1<<19:], 1<<19) }},
+	} {
+		t.Run(change, func(t *testing.T) {
+			act := func() {}
+			set := store.Settings{Path: filepath.Join(t.TempDir(), "hub"), BootID: bootA, Disk: duringSync{act: &act}}
+			w := own(t, set)
+			id, f := model.ID{Name: "acme/x"}, model.File{Path: "x", Size: 2 << 20, Digest: model.SumSHA256(nil)}
+			p, err := w.Partial(t.Context(), id, f, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if err := p.WriteAt(b[:c.before], 0); err != nil {
+				t.Fatal(err)
+			}
+			act = func() {
+				if err := c.during(p); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := errors.Join(p.Sync(hashState(b[:c.before]), int64(c.before)), p.Close(), w.Close()); err != nil {
+				t.Fatal(err)
+			}
+			// The power fails, and takes what came during the sync.
+			names, err := filepath.Glob(filepath.Join(set.Path, "*", "blobs", "*.incomplete"))
+			if err != nil || len(names) != 1 {
+				t.Fatalf("%v, %v", names, err)
+			}
+			if err := os.WriteFile(names[0], make([]byte, f.Size), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			if p, err = own(t, store.Settings{Path: set.Path, BootID: bootB}).Partial(t.Context(), id, f, ""); err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if state, upto := p.Checkpoint(); p.Written(0) != 0 || state != nil {
+				t.Errorf("%d lost bytes are trusted, and a checkpoint at %d", p.Written(0), upto)
+			}
+		})
 	}
 }

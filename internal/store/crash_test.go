@@ -197,21 +197,61 @@ func TestPowerLossAtAnyOperationLeavesNoLie(t *testing.T) {
 		root := filepath.Join(dir, fmt.Sprint(at))
 		w, k := newWorld(t, root, bootA), kept{}
 		w.disk.StopAfter(at)
-		done := w.run(t, s, k)
+		w.run(t, s, k)
 		after := root + ".after"
 		if err := w.disk.PowerLoss(uint64(at), after); err != nil {
 			t.Fatal(err)
 		}
-		if done {
-			set := store.Settings{Path: filepath.Join(after, "hub")}
-			if !store.New(set).Available(s.m.ID, s.m.Commit, s.m.Files) {
-				t.Fatal("a finished pull did not survive the power loss")
-			}
-			if c, ok := store.New(set).Ref(s.m.ID, "main"); !ok || c != commit1 {
-				t.Fatal("the ref of a finished pull did not survive the power loss")
-			}
-		}
 		finishes(t, after, bootB, s, k, at%4 == 1)
+		removeAll(t, root, root+".attic", after)
+	}
+}
+
+func TestWhatIsDoneSurvivesAPowerLoss(t *testing.T) {
+	s := tiny()
+	for seed := range uint64(10) {
+		root := filepath.Join(memoryDir(t), "w")
+		w := newWorld(t, root, bootA)
+		if !w.run(t, s, kept{}) {
+			t.Fatal("the pull did not finish")
+		}
+		if err := w.disk.PowerLoss(seed, root+".after"); err != nil {
+			t.Fatal(err)
+		}
+		st := store.New(store.Settings{Path: filepath.Join(root+".after", "hub")})
+		if !st.Available(s.m.ID, s.m.Commit, s.m.Files) {
+			t.Fatalf("seed %d: not available", seed)
+		}
+		if c, ok := st.Ref(s.m.ID, "main"); !ok || c != commit1 {
+			t.Fatalf("seed %d: the ref is gone", seed)
+		}
+	}
+}
+
+func TestWhatIsDoneAfterAKillSurvivesAPowerLoss(t *testing.T) {
+	s := tiny()
+	dir := memoryDir(t)
+	n := opsOfPull(t, s)
+	for at := 1; at <= n; at += 4 {
+		root := filepath.Join(dir, fmt.Sprint(at))
+		w := newWorld(t, root, bootA)
+		w.disk.StopAfter(at)
+		w.run(t, s, kept{})
+		if err := w.disk.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		w.disk.Restart() // the killed one's names may not be durable, and nobody else will make them so
+		if !w.run(t, s, kept{}) {
+			t.Fatal("the second pull did not finish")
+		}
+		after := root + ".after"
+		if err := w.disk.PowerLoss(uint64(at), after); err != nil {
+			t.Fatal(err)
+		}
+		st := store.New(store.Settings{Path: filepath.Join(after, "hub")})
+		if c, ok := st.Ref(s.m.ID, "main"); !ok || c != commit1 || !st.Available(s.m.ID, s.m.Commit, s.m.Files) {
+			t.Fatalf("killed after operation %d of %d, finished, and gone with the power", at, n)
+		}
 		removeAll(t, root, root+".attic", after)
 	}
 }

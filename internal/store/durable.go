@@ -71,6 +71,18 @@ func (w *Writer) changed(dirs ...string) {
 	}
 }
 
+// adopt makes the folders and counts all that is in them as unsaved: the names that we found there,
+// and build on, may be those of a process that was killed before it synced them.
+func (w *Writer) adopt(dirs ...string) error {
+	for _, d := range dirs {
+		if err := w.folder(d); err != nil {
+			return err
+		}
+	}
+	w.changed(dirs...)
+	return nil
+}
+
 // saveNames makes durable every name that changed before the call.
 func (w *Writer) saveNames() error {
 	// One at a time: a second caller's folders may be among those that the first is syncing, and it

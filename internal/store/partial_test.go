@@ -116,8 +116,12 @@ func TestPartialIsWhatWasWrittenWhateverHappens(t *testing.T) {
 			o *store.Writer
 			p *store.Partial
 		)
+		var begin func()
 		open := func(root string) {
 			w = newRapidWorld(t, root, fmt.Sprint("boot ", boots))
+			begin()
+		}
+		begin = func() {
 			var err error
 			if o, err = store.New(w.set).Own(ctx, "rapid", nil); err != nil {
 				t.Fatal(err)
@@ -185,8 +189,8 @@ func TestPartialIsWhatWasWrittenWhateverHappens(t *testing.T) {
 				if err := w.disk.Kill(); err != nil {
 					t.Fatal(err)
 				}
-				os.RemoveAll(w.root + ".attic")
-				open(w.root)
+				w.disk.Restart()
+				begin()
 				m.checkBytes(t, p)
 			},
 			"power loss": func(t *rapid.T) {

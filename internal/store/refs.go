@@ -61,16 +61,14 @@ func parseRef(text []byte) (commit string, ok bool) {
 // writeRef points a revision at a commit, durably when it returns.
 func (w *Writer) writeRef(id model.ID, rev, commit string) error {
 	name := filepath.Join(w.refsDir(id), filepath.FromSlash(rev))
+	if err := w.adopt(filepath.Dir(name)); err != nil {
+		return err
+	}
 	if now, ok := readRef(name); !ok || now != commit {
-		if err := w.folder(filepath.Dir(name)); err != nil {
-			return err
-		}
 		// Not beside it: a leftover of a crash would be a ref of its own to every reader.
 		if err := w.writeBuilt(id, name, []byte(commit)); err != nil {
 			return err
 		}
-	} else {
-		w.changed(filepath.Dir(name))
 	}
 	return w.saveNames()
 }

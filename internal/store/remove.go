@@ -238,6 +238,12 @@ func (w *Writer) Remove(ctx context.Context, r Removal) error {
 		defer w.mu.Unlock()
 		clear(w.left) // it is read again when needed
 	}()
+	for _, d := range r.Items {
+		if !d.Model.IsZero() {
+			// A removal before this one may have been killed before its names were durably gone.
+			w.changed(w.refsDir(d.Model), w.snapshotsDir(d.Model))
+		}
+	}
 	kind := KindRef
 	for _, d := range r.Items {
 		if err := ctx.Err(); err != nil {

@@ -105,7 +105,9 @@ func (p *Partial) resume() (bool, error) {
 			return false, err
 		}
 	}
-	p.w.changed(p.w.blobsDir(p.id), p.w.partialsDir(p.id)) // whoever made the names may not have synced them
+	if err := p.w.adopt(p.w.blobsDir(p.id), p.w.partialsDir(p.id)); err != nil {
+		return false, err
+	}
 	return true, p.takeBack(entries, slots)
 }
 

@@ -110,7 +110,8 @@ func (s *Store) sidecar(id model.ID, d model.Digest) (identity, []uint32, error)
 }
 
 // Prove records that the blob with content d was verified just now, and the CRC-32C of each of its
-// blocks: this is how another tool's file is adopted without a copy.
+// blocks: this is how another tool's file is adopted without a copy. The file is synced, since what
+// was verified may so far have been in memory only.
 func (w *Writer) Prove(id model.ID, d model.Digest, crcs []uint32) error {
 	name := w.blobPath(id, d.Hex())
 	info, err := os.Stat(name)
@@ -124,7 +125,10 @@ func (w *Writer) Prove(id model.ID, d model.Digest, crcs []uint32) error {
 		}
 	}
 	side := w.sidecarPath(id, d.Hex())
-	err = w.folder(filepath.Dir(side))
+	err = w.syncFile(name)
+	if err == nil {
+		err = w.adopt(w.blobsDir(id), filepath.Dir(side))
+	}
 	if err == nil {
 		err = w.writeNew(side, sidecarBytes(identityOf(info), crcs))
 	}
@@ -132,6 +136,22 @@ func (w *Writer) Prove(id model.ID, d model.Digest, crcs []uint32) error {
 		err = w.saveNames()
 	}
 	return diskError("prove blob", id, name, err)
+}
+
+// syncFile makes a file durable that somebody else wrote, following a link into a colder tier.
+func (w *Writer) syncFile(name string) error {
+	if !w.sync {
+		return nil
+	}
+	name, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return err
+	}
+	f, err := w.disk.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func sidecarBytes(who identity, crcs []uint32) []byte {

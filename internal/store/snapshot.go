@@ -55,6 +55,10 @@ func (w *Writer) Commit(ctx context.Context, m *model.Manifest, files []model.Fi
 	if err != nil {
 		return fail(err)
 	}
+	// The blobs may have been published by a process that died before it synced their names.
+	if err := w.adopt(w.blobsDir(m.ID), w.blocksDir(m.ID)); err != nil {
+		return fail(err)
+	}
 	rec.ID, rec.Revision, rec.Commit, rec.Files = m.ID, rev, m.Commit, files
 	if err := w.describe(m, rec); err != nil {
 		return fail(err)
@@ -179,7 +183,9 @@ func (w *Writer) complete(ctx context.Context, id model.ID, snap string, files [
 	if err := w.folder(w.buildDir(id)); err != nil {
 		return err
 	}
-	w.changed(filepath.Dir(snap)) // whoever made the folder may not have synced its name
+	if err := w.adopt(filepath.Dir(snap), snap); err != nil {
+		return err
+	}
 	for _, f := range files {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -232,6 +238,7 @@ func (w *Writer) ownFolders(id model.ID, snap, dir string) error {
 		case !info.IsDir():
 			return clash(id, dir, "is not a folder in the snapshot that exists already")
 		}
+		w.changed(at)
 	}
 	return nil
 }

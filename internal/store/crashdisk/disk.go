@@ -156,6 +156,14 @@ func (d *Disk) Kill() error {
 	return err
 }
 
+// Restart lets the next process use the disk after Kill: what the last one wrote is still there, and
+// what it did not sync still is not durable.
+func (d *Disk) Restart() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopped, d.stop = false, 0
+}
+
 // step counts one operation, or refuses it. d.mu is held.
 func (d *Disk) step(op, name string) error {
 	if d.stopped || d.stop > 0 && d.ops >= d.stop {
