@@ -7,6 +7,7 @@ import (
 	"hash"
 	"slices"
 	"sync"
+	"time"
 
 	"ema/internal/model"
 )
@@ -28,12 +29,13 @@ type order struct {
 	written []model.Segment  // what is on file, ascending, disjoint; begins at or before pos
 	waiting map[int64][]byte // buffers by their offset, all at or after pos
 	idle    bool             // the hash waits for bytes
+	waits   float64          // smoothed share of its time that it waits for bytes
 	ended   bool             // nobody follows any more
 	hashing sync.Mutex       // held while h is being fed
 }
 
 func newOrder(b *blob, r *run) (*order, error) {
-	o := &order{blob: b, run: r, h: b.file.Digest.NewHash(b.file.Size), waiting: map[int64][]byte{}}
+	o := &order{blob: b, run: r, waits: 1, h: b.file.Digest.NewHash(b.file.Size), waiting: map[int64][]byte{}}
 	o.changed.L = &o.mu
 	if state, upto := b.sink.Checkpoint(); upto > 0 {
 		if err := o.h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
@@ -110,8 +112,9 @@ func (o *order) follow(ctx context.Context) (model.Digest, error) {
 		return model.Digest{}, err
 	}
 	defer o.run.buffers.put(scratch)
-	for {
+	for last := time.Now(); ; {
 		p, fromFile, err := o.wait(ctx, scratch)
+		begun := time.Now()
 		if err != nil {
 			return model.Digest{}, err
 		}
@@ -125,7 +128,10 @@ func (o *order) follow(ctx context.Context) (model.Digest, error) {
 		}
 		o.hashing.Lock()
 		o.h.Write(p)
+		done := time.Now()
 		o.mu.Lock()
+		o.waits += 0.05 * (float64(begun.Sub(last))/float64(done.Sub(last)+1) - o.waits)
+		last = done
 		o.pos += int64(len(p))
 		if !fromFile {
 			o.run.buffers.unhold()
@@ -188,13 +194,27 @@ func (o *order) readable() int64 {
 }
 
 // behind reports whether bytes at off need not be asked for yet: the hash has work, and off is farther
-// ahead than it could catch up with in a moment after the last byte.
+// ahead than what may wait for it in memory, or, where the network is the slower of both, than what it
+// could catch up with in a moment after the last byte.
 func (o *order) behind(off int64) bool {
-	const most = 128 * BlockSize
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return off-o.pos > most && !o.idle && !o.ended
+	most := longest
+	if o.waits < slowest {
+		most = ahead
+	}
+	return off-o.pos >= most && !o.idle && !o.ended
 }
+
+// bound reports whether the hash, and not the network, is what takes the time.
+func (o *order) bound() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.waits < slowest
+}
+
+// slowest is the share of waiting below which the hash counts as the slowest step.
+const slowest = 0.6
 
 // checkpoint returns the hash's state and how many bytes it stands for, all of them written.
 func (o *order) checkpoint() (state []byte, upto int64) {

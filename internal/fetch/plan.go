@@ -260,13 +260,13 @@ func (p *plan) takeLarge() *claim {
 func (p *plan) claim(b *blob) *claim {
 	span := b.free[0]
 	n := b.chunk
-	if p.answer > 0 && p.answer < farAfter/4 {
-		// The origin is on this machine or beside it: a request costs next to nothing, and as long as
-		// all connections together stay within what may wait for the hash, no byte is read twice.
-		n = min(n, max(ahead/int64(p.target+1)/BlockSize*BlockSize, 2*BlockSize))
-	}
 	if far := int64(p.answer.Seconds() * latencyShare * p.rate); far > n {
 		n = far
+	}
+	if b.order != nil && b.order.bound() || p.rate == 0 && p.answer > 0 && p.answer < farAfter {
+		// The network is faster than the hash, so waiting for answers costs nothing. As long as all
+		// connections together stay within what may wait for the hash, no byte is read twice.
+		n = min(n, max(ahead/int64(p.target+1)/BlockSize*BlockSize, 2*BlockSize))
 	}
 	if b.whole {
 		n = span.Len()
