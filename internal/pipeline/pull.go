@@ -360,7 +360,9 @@ func (l *Line) missing(ctx context.Context, w *store.Writer, id model.ID, wanted
 		case blob.Proof == store.Proven:
 		default:
 			byPath[f.Path] = f
-			unproven = append(unproven, item(id, f, blob.Path))
+			it := item(id, f, blob.Path)
+			it.Progress = func(n int64) { p.Hashed.Add(n) }
+			unproven = append(unproven, it)
 		}
 	}
 	err := verify.Files(ctx, unproven, l.parallel(), func(it verify.Item, res verify.Result, err error) {
