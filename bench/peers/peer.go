@@ -141,7 +141,7 @@ func allPeers() []peer {
 	for _, one := range []struct {
 		name string
 		args []string
-	}{{"bare", nil}, {"bare-buffered", []string{"-mode", "buffered"}}, {"bare-16", []string{"-conns", "16", "-range", "1048576"}}} {
+	}{{"bare", nil}, {"bare-buffered", []string{"-mode", "buffered"}}, {"bare-16", []string{"-conns", "16"}}} {
 		peers = append(peers, peer{
 			name: one.name, single: true, durable: true, program: bare,
 			argv: func(e errand) ([]string, string) {

@@ -15,9 +15,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestRatioComparesRunsOfTheSameRound(t *testing.T) {
 	results := []result{
-		{Peer: "ema", Round: 0, Wall: 1}, {Peer: "curl", Round: 0, Wall: 2},
-		{Peer: "ema", Round: 1, Wall: 30}, {Peer: "curl", Round: 1, Wall: 40}, // a slow moment of the machine
-		{Peer: "ema", Round: 2, Wall: 3}, {Peer: "curl", Round: 2, Wall: 1, Problem: "wrong file"},
+		{Peer: "ema", Round: 0, Wall: 1},
+		{Peer: "curl", Round: 0, Wall: 2},
+		{Peer: "ema", Round: 1, Wall: 30},
+		{Peer: "curl", Round: 1, Wall: 40}, // a slow moment of the machine
+		{Peer: "ema", Round: 2, Wall: 3},
+		{Peer: "curl", Round: 2, Wall: 1, Problem: "wrong file"},
 	}
 	if v, ok := ratio("curl", wall)(results); !ok || v != 0.625 {
 		t.Errorf("ratio = %v, %v; want the middle of 0.5 and 0.75", v, ok)
@@ -116,8 +119,11 @@ func TestDataIsTheSameEveryTimeAndChecked(t *testing.T) {
 func TestPeersThatCannotTakePartAreRefusedByName(t *testing.T) {
 	here := programs{ema: "ema", curl: "curl"}
 	for _, one := range []struct{ testCase, peer, why string }{
-		{"A", "wget", "there are"}, {"C", "curl", "fetches one"}, {"E", "rclone-16", "never resumes"},
-		{"ls", "curl", "measures ema only"}, {"A", "aria2-1M", "not installed"},
+		{"A", "wget", "there are"},
+		{"C", "curl", "fetches one"},
+		{"E", "rclone-16", "never resumes"},
+		{"ls", "curl", "measures ema only"},
+		{"A", "aria2-1M", "not installed"},
 	} {
 		c, _ := caseOf(one.testCase, 1)
 		if _, err := choose(c, []string{one.peer}, here); err == nil || !strings.Contains(err.Error(), one.why) {

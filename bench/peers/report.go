@@ -105,12 +105,15 @@ func (c testCase) table(results []result, judge bool) (text string, missed int) 
 	var out strings.Builder
 	fmt.Fprintf(&out, "\n## %s: %s\n\n", c.name, c.title)
 	columns := []column{
-		{"wall s", spread(wall)}, {"durable s", one("%.2f", durable)},
+		{"wall s", spread(wall)},
+		{"durable s", one("%.2f", durable)},
 		{"MB/s", one("%.0f", func(r result) float64 { return float64(r.Size) / 1e6 / r.Wall })},
-		{"CPU s", one("%.2f", cpu)}, {"of it sys", one("%.2f", func(r result) float64 { return r.System })},
+		{"CPU s", one("%.2f", cpu)},
+		{"of it sys", one("%.2f", func(r result) float64 { return r.System })},
 		{"origin CPU s", one("%.2f", func(r result) float64 { return r.OriginCPU })},
 		{"elsewhere CPU s", one("%.2f", func(r result) float64 { return r.Elsewhere })},
-		{"RSS MiB", resident}, {"conns", one("%.0f", func(r result) float64 { return float64(r.Conns) })},
+		{"RSS MiB", resident},
+		{"conns", one("%.0f", func(r result) float64 { return float64(r.Conns) })},
 		{"requests", one("%.0f", func(r result) float64 { return float64(r.Requests) })},
 	}
 	switch {
