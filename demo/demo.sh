@@ -16,7 +16,7 @@ endpoint=$(sed -n 's/^ready //p' "$work/ready")
 export HF_ENDPOINT=$endpoint HF_HUB_CACHE=$work/hub HF_HOME=$work NO_COLOR=${NO_COLOR-}
 
 say '$ ema pull demo/tiny-llama     # and Ctrl-C after five seconds'
-timeout --foreground -s INT 5 bin/ema pull demo/tiny-llama || echo "(exit $?)"
+timeout --foreground --preserve-status -s INT 5 bin/ema pull demo/tiny-llama || echo "(exit $?)"
 
 say '$ ema pull demo/tiny-llama     # goes on where it was'
 path=$(bin/ema pull demo/tiny-llama)
