@@ -45,7 +45,7 @@ func gcCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// printCollection is a table of what goes.
+// printCollection is a table of what goes, without the checksums that go with it.
 func printCollection(w io.Writer, r store.Removal) error {
 	if len(r.Items) == 0 {
 		return nil
@@ -53,6 +53,9 @@ func printCollection(w io.Writer, r store.Removal) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "KIND\tMODEL\tNAME\tSIZE")
 	for _, d := range r.Items {
+		if d.Kind == store.KindSidecar {
+			continue
+		}
 		fmt.Fprintf(t, "%s\t%s\t%.16s\t%s\n", d.Kind, d.Model.Public(), d.Name, d.Bytes)
 	}
 	return t.Flush()

@@ -41,6 +41,7 @@ type progress struct {
 	speed     speed
 	retries   int64
 	retriedAt time.Time
+	waits     bool // for another process, until the next stage
 }
 
 // A view is one moment of a progress.
@@ -92,11 +93,15 @@ func (p *progress) stop() {
 	}
 }
 
-// say prints a line that stays, above the bar where there is one.
+// say prints a line that stays, unless nothing is to be said.
 func (p *progress) say(line string) {
-	if p.app.quiet {
-		return
+	if !p.app.quiet {
+		p.tell(line)
 	}
+}
+
+// tell prints a line that stays, above the bar where there is one.
+func (p *progress) tell(line string) {
 	var out io.Writer = p.app.stderr
 	if p.bars != nil {
 		out = p.bars
@@ -108,10 +113,10 @@ func (p *progress) say(line string) {
 
 // waiting says whom we wait for. It is said even with --quiet: who waits for something unknown thinks that it hangs.
 func (p *progress) waiting(o store.Owner) {
-	quiet := p.app.quiet
-	p.app.quiet = false
-	p.say(p.name + ": waiting for " + o.String())
-	p.app.quiet = quiet
+	p.tell(p.name + ": waiting for " + o.String())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stage, p.waits = p.stageNow().Name, true
 }
 
 // printLines prints how it stands every few seconds, until lines is closed.
@@ -140,7 +145,7 @@ func (p *progress) fillTrouble(w io.Writer, at decor.Statistics) error {
 	if trouble == "" {
 		return nil
 	}
-	text := shorten("  retrying: "+trouble, at.AvailableWidth)
+	text := clip("  retrying: "+trouble, at.AvailableWidth)
 	if p.app.colored(p.app.stderr) {
 		text = "\x1b[33m" + text + "\x1b[0m"
 	}
@@ -166,7 +171,10 @@ func (p *progress) read(now time.Time) view {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.Name != p.stage {
-		p.stage, p.most, p.speed = s.Name, 0, speed{}
+		p.stage, p.most, p.speed, p.waits = s.Name, 0, speed{}, false
+	}
+	if p.waits && !v.moves() {
+		v.stage = "waiting for another process"
 	}
 	p.most = max(p.most, v.done)
 	v.done = p.most
@@ -186,6 +194,18 @@ func (p *progress) trouble(now time.Time) string {
 	silent := now.Sub(time.Unix(0, p.progress.LastByte.Load())) > silence
 	if !retrying || p.retries == 0 || now.Sub(p.retriedAt) > troubleStay && !silent {
 		return ""
+	}
+	return brief(reason, p.name)
+}
+
+// brief leaves out of an error's sentence what the line above says already: the model, and where it comes from.
+func brief(reason, name string) string {
+	for _, op := range []string{"fetch ", "resolve "} {
+		reason = strings.TrimPrefix(reason, op+name+": ")
+	}
+	before, rest, found := strings.Cut(reason, " (http")
+	if _, after, closed := strings.Cut(rest, ")"); found && closed {
+		return before + after
 	}
 	return reason
 }
@@ -304,6 +324,15 @@ func shorten(s string, width int) string {
 	}
 	head := width / 2
 	return string(r[:head]) + "…" + string(r[len(r)-(width-head-1):])
+}
+
+// clip cuts the end off a sentence that is too wide.
+func clip(s string, width int) string {
+	r := []rune(s)
+	if len(r) <= width {
+		return s
+	}
+	return string(r[:max(width-1, 0)]) + "…"
 }
 
 // A speed is the mean of the last few seconds. The zero speed is unknown.

@@ -13,6 +13,7 @@ import (
 
 	"ema/internal/model"
 	"ema/internal/pipeline"
+	"ema/internal/store"
 )
 
 // sized is a view of a download of total bytes, of which done are here.
@@ -134,6 +135,26 @@ func TestTheReasonOfARetryIsShownForAWhileAndWhileNothingComes(t *testing.T) {
 	}
 }
 
+func TestWhoWaitsSaysSoUntilTheNextStage(t *testing.T) {
+	var stderr bytes.Buffer
+	p := shown(t, &stderr, true)
+	stage := pipeline.Stage{Name: "resolving"}
+	p.stageNow = func() pipeline.Stage { return stage }
+	p.waiting(store.Owner{PID: 7, Host: "here", Command: "ema pull org/name"})
+	if got := stderr.String(); !strings.HasPrefix(got, "org/name: waiting for process 7 on here (ema pull org/name), since ") {
+		t.Errorf("even a quiet one says %q", got)
+	}
+	for range 2 {
+		if got := p.read(time.Now()).bar(80); got != "org/name  waiting for another process" {
+			t.Errorf("while it waits: %q", got)
+		}
+	}
+	stage.Name = "publishing"
+	if got := p.read(time.Now()).bar(80); got != "org/name  publishing" {
+		t.Errorf("afterwards: %q", got)
+	}
+}
+
 func TestTheSpeedIsThatOfTheLastSeconds(t *testing.T) {
 	var s speed
 	at := time.Unix(0, 0)
@@ -166,7 +187,9 @@ func TestWords(t *testing.T) {
 		files(1):                                           "1 file",
 		files(0):                                           "0 files",
 		shorten("meta-llama/Llama", 9):                     "meta…lama",
-		shorten("short", 9):                                "short",
+		clip("too wide", 4):                                "too…",
+		brief("fetch org/name: a.bin: the hub answered 503 (https://host/a.bin); wait", "org/name"): "a.bin: the hub answered 503; wait",
+		shorten("short", 9): "short",
 		shellLine([]string{"ema", "pull", "a/b", "--to", "x y"}): "ema pull a/b --to 'x y'",
 		shellWord("it's"):   `'it'\''s'`,
 		shellWord(""):       "''",
