@@ -193,7 +193,7 @@ func TestPowerLossAtAnyOperationLeavesNoLie(t *testing.T) {
 	s := tiny()
 	n := opsOfPull(t, s)
 	dir := memoryDir(t)
-	for at := 1; at <= n; at += 2 {
+	for at := 1; at <= n; at += 3 {
 		root := filepath.Join(dir, fmt.Sprint(at))
 		w, k := newWorld(t, root, bootA), kept{}
 		w.disk.StopAfter(at)

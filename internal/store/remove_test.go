@@ -98,7 +98,10 @@ func TestCollectingTakesOnlyWhatIsOldAndUnused(t *testing.T) {
 	for _, name := range []string{unused, young, dead} {
 		put(t, filepath.Join(blobs, name), "x")
 	}
-	link(t, filepath.Join(blobs, young), filepath.Join(w.Snapshot(s.m.ID, commit1), "absolute")) // a use is a use
+	// A use is a use, by whatever way it leads there.
+	alias := filepath.Join(filepath.Dir(w.Path()), "alias")
+	link(t, "hub", alias)
+	link(t, filepath.Join(alias, s.m.ID.DirName(), "blobs", young), filepath.Join(w.Snapshot(s.m.ID, commit1), "absolute"))
 	f := model.File{Path: "busy.bin", Size: 2 * store.BlockSize, Digest: model.SumSHA256([]byte("4"))}
 	p, err := w.Partial(t.Context(), s.m.ID, f, "")
 	if err != nil {
@@ -122,6 +125,39 @@ func TestCollectingTakesOnlyWhatIsOldAndUnused(t *testing.T) {
 	}
 	if err := p.WriteAt([]byte("x"), 0); err != nil || !w.Available(s.m.ID, commit1, s.m.Files) {
 		t.Errorf("something in use was taken: %v", err)
+	}
+}
+
+func TestRemovingAModelLeavesWhatIsBeingFetched(t *testing.T) {
+	s := tiny()
+	w := pulled(t, store.Settings{Path: filepath.Join(t.TempDir(), "hub")}, s)
+	f := model.File{Path: "busy.bin", Size: 2 * store.BlockSize, Digest: model.SumSHA256([]byte("4"))}
+	r, err := w.PlanRemove(s.m.ID, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := w.Partial(t.Context(), s.m.ID, f, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	later, err := w.PlanRemove(s.m.ID, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, plan := range []store.Removal{r, later} { // made before and after the fetch began
+		if err := errors.Join(w.Remove(t.Context(), plan), p.WriteAt([]byte("x"), p.Written(0))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = w.Partial(t.Context(), s.m.ID, f, ""); err != nil || p.Written(0) != 2 {
+		t.Errorf("%d bytes are left of 2 (%v)", p.Written(0), err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -96,6 +96,19 @@ func (w *Writer) Leftover(id model.ID, f model.File) (content []byte, ok bool) {
 	return nil, false
 }
 
+// Tidy removes what killed runs left of a blob that is published since, unless somebody fetches it now.
+func (w *Writer) Tidy(id model.ID, d model.Digest) error {
+	names, err := w.leftovers(id, d.Hex())
+	if err != nil || len(names) == 0 {
+		return diskError("tidy", id, d.Hex(), err)
+	}
+	busy, err := w.fetching(id.DirName(), d.Hex())
+	if err == nil && !busy {
+		err = w.removeLeftovers(id, d.Hex())
+	}
+	return diskError("tidy", id, d.Hex(), err)
+}
+
 // readLeftover reads a file if it has the right size.
 func readLeftover(name string, size int64) ([]byte, error) {
 	info, err := os.Lstat(name)
