@@ -37,6 +37,9 @@ func TestScriptsWithAHub(t *testing.T) {
 	})
 }
 
+// noRest keeps processes that were built with the race detector from resting for a second before they end.
+const noRest = "atexit_sleep_ms=0"
+
 // hubKey finds the script's hub.
 type hubKey struct{}
 
@@ -51,6 +54,7 @@ func withHub(env *testscript.Env) error {
 	home := filepath.Join(env.WorkDir, "home")
 	env.Setenv("HOME", home)
 	env.Setenv("HF_ENDPOINT", srv.URL)
+	env.Setenv("GORACE", noRest)
 	env.Setenv("EMA_RETRY_OPTIMIZATION__BASE_DELAY_SECONDS", "0.01")
 	return os.MkdirAll(home, 0o700)
 }
