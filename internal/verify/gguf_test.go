@@ -108,7 +108,7 @@ func TestGGUF(t *testing.T) {
 		"dimensions beyond counting are refused":  {newGGUF(3, 1, 0).tensor("t", 0, 0, 1<<40, 1<<40).data(4), Broken, "counted"},
 		"half a block is refused":                 {newGGUF(3, 1, 0).tensor("t", 12, 0, 128).data(144), Broken, "multiple of its type's 256"},
 		"a name of 64 bytes is refused":           {newGGUF(3, 1, 0).tensor(strings.Repeat("n", 64), 0, 0, 1).data(4), Broken, "allowed are 63"},
-		"a tensor twice is refused":               {newGGUF(3, 2, 0).tensor("t", 0, 0, 1).tensor("t", 0, 32, 1).data(36), Broken, "twice"},
+		"a tensor twice is refused":               {newGGUF(3, 3, 0).tensor("t", 0, 0, 1).tensor("a", 0, 32, 1).tensor("t", 0, 64, 1).data(68), Broken, "twice"},
 		"a first offset that is not 0 is refused": {newGGUF(3, 1, 0).tensor("t", 0, 32, 1).data(36), Broken, "want 0"},
 		"a type of tomorrow cannot be checked":    {newGGUF(3, 2, 0).tensor("t", 99, 0, 8).tensor("u", 0, 64, 1).data(68), Unknown, "type 99"},
 		"after it, tensors must still fit":        {newGGUF(3, 2, 0).tensor("t", 99, 0, 8).tensor("u", 0, 64, 1).data(67), Broken, "cut short"},

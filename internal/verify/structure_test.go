@@ -1,8 +1,10 @@
 package verify
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -41,6 +43,28 @@ func TestFormatIsChosenByNameAndMagic(t *testing.T) {
 			}
 			if c.want == Unknown && !f.Bad() || c.want == NotApplicable && f.Bad() {
 				t.Errorf("Bad() = %v of %v", f.Bad(), f.Verdict)
+			}
+		})
+	}
+}
+
+func TestClaimsOfSmallFilesAllocateNothing(t *testing.T) {
+	claims := map[string][]byte{
+		"m.safetensors": append([]byte{0, 0xe1, 0xf5, 0x05, 0, 0, 0, 0}, "{}"...), // a header of 99,999,999 bytes
+		"m.gguf":        newGGUF(3, 1<<30, 1<<16).str("k").u32(9).u32(8).u64(1 << 40).Bytes(),
+		"m.pkl":         []byte("\x80\x04\x8d\xff\xff\xff\xff\x00\x00\x00\x00"),
+		"m.npy":         []byte(npyMagic + "\x02\x00\xff\xff\xff\x7f{}"),
+		"m.zip":         zip64End(bytes.Replace(zipFile(t, zipPart{name: "x", data: "y"}), []byte{1, 0, 1, 0}, []byte{0xfe, 0xff, 0xfe, 0xff}, 1)),
+	}
+	for name, data := range claims {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			f := check(name, data)
+			runtime.ReadMemStats(&after)
+			wantVerdict(t, f, Broken)
+			if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20 {
+				t.Errorf("%d bytes were allocated for a file of %d", got, len(data))
 			}
 		})
 	}

@@ -197,6 +197,7 @@ func TestTorchArchives(t *testing.T) {
 		"an import is found behind a wrong local name":   {torch(dangerousPickle, func(p *zipPart) { p.local = "model/data.txt" }), Dangerous, "os"},
 		"a pickle cut short is found":                    {torch(harmlessPickle[:12], nil), Broken, "in the middle of a pickle"},
 		"a wrong checksum is suspicious":                 {torch(harmlessPickle, func(p *zipPart) { p.crc = 1 }), Suspicious, "checksum"},
+		"checksums that differ are suspicious":           {torch(harmlessPickle, func(p *zipPart) { p.zeroes, p.crc = false, 1 }), Suspicious, "another size or checksum"},
 		"another local name is suspicious":               {torch(harmlessPickle, func(p *zipPart) { p.local = "model/data.pk_" }), Suspicious, "another name"},
 		"encryption is suspicious":                       {torch(harmlessPickle, func(p *zipPart) { p.flags = 1 }), Suspicious, "encrypted"},
 		"another compression is suspicious":              {torch(harmlessPickle, func(p *zipPart) { p.method = 14 }), Suspicious, "method 14"},
