@@ -19,11 +19,13 @@ func TestRatioComparesRunsOfTheSameRound(t *testing.T) {
 		{Peer: "curl", Round: 0, Wall: 2},
 		{Peer: "ema", Round: 1, Wall: 30},
 		{Peer: "curl", Round: 1, Wall: 40}, // a slow moment of the machine
-		{Peer: "ema", Round: 2, Wall: 3},
-		{Peer: "curl", Round: 2, Wall: 1, Problem: "wrong file"},
+		{Peer: "ema", Round: 2, Wall: 2},
+		{Peer: "curl", Round: 2, Wall: 1},
+		{Peer: "ema", Round: 3, Wall: 3},
+		{Peer: "curl", Round: 3, Wall: 1, Problem: "wrong file"},
 	}
-	if v, ok := ratio("curl", wall)(results); !ok || v != 0.625 {
-		t.Errorf("ratio = %v, %v; want the middle of 0.5 and 0.75", v, ok)
+	if v, ok := ratio("curl", wall)(results); !ok || v != 0.75 {
+		t.Errorf("ratio = %v, %v; want the middle of 0.5, 0.75 and 2", v, ok)
 	}
 	if _, ok := ratio("rclone-16", wall)(results); ok {
 		t.Error("there is a ratio to a peer that never ran")
