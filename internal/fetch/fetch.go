@@ -127,6 +127,8 @@ type run struct {
 	plan *plan
 	// group holds all goroutines of the job.
 	group *errgroup.Group
+	// open has an element for each large file that is open.
+	open chan struct{}
 }
 
 // Fetch runs job to its end: all files handed over, or the first error that no retry mends. What was
@@ -143,7 +145,7 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) error {
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	r := &run{Fetcher: f, job: job, plan: p, group: g}
+	r := &run{Fetcher: f, job: job, plan: p, group: g, open: make(chan struct{}, f.settings.LargeFiles+unproven)}
 	wake := context.AfterFunc(ctx, p.wake)
 	defer wake()
 
@@ -192,13 +194,23 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) error {
 	return g.Wait()
 }
 
+// unproven is how many large files may be open besides those being filled: their hash follows behind, or
+// whoever takes them over is busy. Each costs the process a few open files.
+const unproven = 6
+
 // fill opens one large file, lets the connections fill it and returns when its last byte is written.
 func (r *run) fill(ctx context.Context, file model.File) error {
+	select {
+	case r.open <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	sink, err := r.job.Open(ctx, file)
 	if err != nil {
 		return err
 	}
 	if sink == nil {
+		<-r.open
 		r.job.Progress.Written.Add(file.Size)
 		r.job.Progress.FilesDone.Add(1)
 		return nil
@@ -221,6 +233,7 @@ func (r *run) fill(ctx context.Context, file model.File) error {
 // finish proves a large file while it is being filled, and hands it over; or it closes the file, so
 // that what is there serves a later run.
 func (r *run) finish(ctx context.Context, b *blob) error {
+	defer func() { <-r.open }()
 	err := r.prove(ctx, b)
 	if err != nil {
 		r.plan.abandon(b)

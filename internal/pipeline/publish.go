@@ -9,28 +9,31 @@ import (
 	"ema/internal/store"
 )
 
-// Bounds of a batch: how many files share one durability barrier at most, and how long a finished
-// file waits for company. Files, not bytes: large ones are durable nearly to their end already.
+// Bounds of a batch: how many files share one durability barrier at most, how many of them may be large
+// ones, of which each has three files open until it is published, and how long a finished file waits for
+// company. Files, not bytes: large ones are durable nearly to their end already.
 const (
 	batchFiles = 256
+	batchLarge = 32
 	batchWait  = time.Second
 )
 
 // A publisher makes finished files visible in batches, beside the fetching: thousands of small files
 // are bound by requests then, not by syncs.
 type publisher struct {
-	writer   *store.Writer
-	finished chan *store.Staged
+	writer *store.Writer
+	small  chan *store.Staged
+	large  chan *store.Staged // without room: who has finished a large file waits until it is wanted
 }
 
 func newPublisher(w *store.Writer) *publisher {
-	return &publisher{writer: w, finished: make(chan *store.Staged, batchFiles)}
+	return &publisher{writer: w, small: make(chan *store.Staged, batchFiles), large: make(chan *store.Staged)}
 }
 
 // add hands a finished file over; it is visible when during has returned without an error, or before.
-func (p *publisher) add(ctx context.Context, s *store.Staged) error {
+func (p *publisher) add(ctx context.Context, to chan<- *store.Staged, s *store.Staged) error {
 	select {
-	case p.finished <- s:
+	case to <- s:
 		return nil
 	case <-ctx.Done():
 		_ = s.Close() // it serves a later run; why this one ends is what to report
@@ -43,7 +46,8 @@ func (p *publisher) add(ctx context.Context, s *store.Staged) error {
 func (p *publisher) during(ctx context.Context, work func(context.Context) error) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		defer close(p.finished)
+		defer close(p.large)
+		defer close(p.small)
 		return work(gctx)
 	})
 	g.Go(func() error {
@@ -61,7 +65,7 @@ func (p *publisher) during(ctx context.Context, work func(context.Context) error
 		}
 	})
 	err := g.Wait()
-	for s := range p.finished { // there are some only when publishing failed
+	for s := range p.small { // there are some only when publishing failed
 		_ = s.Close()
 	}
 	return err
@@ -72,20 +76,32 @@ func (p *publisher) during(ctx context.Context, work func(context.Context) error
 func (p *publisher) collect(wait time.Duration) []*store.Staged {
 	var batch []*store.Staged
 	var late <-chan time.Time
-	for len(batch) < batchFiles {
+	small, large := p.small, p.large
+	for larges := 0; len(batch) < batchFiles && larges < batchLarge; {
+		var s *store.Staged
+		var more bool
 		select {
-		case s, more := <-p.finished:
+		case s, more = <-small:
 			if !more {
-				return batch
+				small = nil
 			}
-			batch = append(batch, s)
-			if late == nil {
-				t := time.NewTimer(wait)
-				defer t.Stop()
-				late = t.C
+		case s, more = <-large:
+			if larges++; !more {
+				large = nil
 			}
 		case <-late:
 			return batch
+		}
+		switch {
+		case small == nil && large == nil:
+			return batch
+		case more:
+			batch = append(batch, s)
+		}
+		if late == nil && len(batch) > 0 {
+			t := time.NewTimer(wait)
+			defer t.Stop()
+			late = t.C
 		}
 	}
 	return batch

@@ -358,6 +358,9 @@ func (l *Line) missing(ctx context.Context, w *store.Writer, id model.ID, wanted
 		case err != nil:
 			return nil, err
 		case blob.Proof == store.Proven:
+			if err := w.Tidy(id, f.Digest); err != nil {
+				return nil, err
+			}
 		default:
 			byPath[f.Path] = f
 			it := item(id, f, blob.Path)
@@ -432,7 +435,7 @@ func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing 
 				return err
 			}
 			r.computed(f, d)
-			return pub.add(ctx, staged)
+			return pub.add(ctx, pub.large, staged)
 		},
 		Small: func(ctx context.Context, f model.File, content []byte, d model.Digest) error {
 			if f.Digest.IsZero() {
@@ -450,7 +453,7 @@ func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing 
 			if f.Digest.IsZero() {
 				r.staged[d] = true
 			}
-			return pub.add(ctx, staged)
+			return pub.add(ctx, pub.small, staged)
 		},
 	}
 	return pub.during(ctx, func(ctx context.Context) error { return l.Fetcher.Fetch(ctx, job) })
