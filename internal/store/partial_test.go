@@ -153,6 +153,20 @@ func TestPartialIsWhatWasWrittenWhateverHappens(t *testing.T) {
 				m.written[i] += n
 				m.synced[i] = 0
 			},
+			"write past the page cache": func(t *rapid.T) {
+				i := rapid.IntRange(0, len(m.written)-1).Draw(t, "block")
+				if m.written[i] > 0 || m.blockLen(i) < store.BlockSize {
+					return
+				}
+				seed++
+				b := bytes.Clone(noise[seed%1000:][:store.BlockSize]) // so large an allocation begins at a page
+				off := int64(i) * store.BlockSize
+				if err := p.WritePast(b, off); err != nil {
+					t.Fatal(err)
+				}
+				copy(m.bytes[off:], b)
+				m.written[i], m.synced[i] = store.BlockSize, 0
+			},
 			"refuse a gap": func(t *rapid.T) {
 				i := rapid.IntRange(0, len(m.written)-1).Draw(t, "block")
 				if m.written[i]+1 >= m.blockLen(i) {
