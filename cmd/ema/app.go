@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -139,10 +141,16 @@ func machine() (config.Facts, error) {
 
 // result prints what a command found: v as one JSON document with --json, else what text writes.
 func (a *app) result(v any, text func(io.Writer) error) error {
-	if !a.json {
-		return text(a.stdout)
+	if a.json {
+		return a.printJSON(v)
 	}
-	return a.printJSON(v)
+	return a.print(text)
+}
+
+// print hands what text writes to stdout at once: a table is many small writes.
+func (a *app) print(text func(io.Writer) error) error {
+	w := bufio.NewWriter(a.stdout)
+	return errors.Join(text(w), w.Flush())
 }
 
 // printJSON prints one JSON document on a line of its own.

@@ -199,7 +199,7 @@ func (a *app) printFindings(w io.Writer, all []finding) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, f := range all {
 		mark := fmt.Sprintf("%-4s", f.Status)
-		if a.colored(w) {
+		if a.colored(a.stdout) {
 			mark = colors[f.Status] + mark + "\x1b[0m"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\n", mark, f.Check, f.Found)

@@ -33,7 +33,7 @@ func gcCommand(a *app) *cobra.Command {
 			plan := func() (store.Removal, error) {
 				r, err := s.PlanCollect(olderThan, time.Now())
 				if err == nil && !a.json {
-					err = printCollection(a.stdout, r)
+					err = a.print(func(w io.Writer) error { return printCollection(w, r) })
 				}
 				return r, err
 			}
