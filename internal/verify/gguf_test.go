@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -183,5 +184,67 @@ func TestHostileHugeFilesStopAtTheBudget(t *testing.T) {
 				t.Errorf("%+v after %d bytes", f, s.read)
 			}
 		})
+	}
+}
+
+func TestBlocksOfEveryType(t *testing.T) {
+	type ggmlType struct {
+		id              uint32
+		name            string
+		elements, bytes uint64
+	}
+	types := []ggmlType{
+		{0, "F32", 1, 4},
+		{1, "F16", 1, 2},
+		{2, "Q4_0", 32, 18},
+		{3, "Q4_1", 32, 20},
+		{6, "Q5_0", 32, 22},
+		{7, "Q5_1", 32, 24},
+		{8, "Q8_0", 32, 34},
+		{9, "Q8_1", 32, 36},
+		{10, "Q2_K", 256, 84},
+		{11, "Q3_K", 256, 110},
+		{12, "Q4_K", 256, 144},
+		{13, "Q5_K", 256, 176},
+		{14, "Q6_K", 256, 210},
+		{15, "Q8_K", 256, 292},
+		{16, "IQ2_XXS", 256, 66},
+		{17, "IQ2_XS", 256, 74},
+		{18, "IQ3_XXS", 256, 98},
+		{19, "IQ1_S", 256, 50},
+		{20, "IQ4_NL", 32, 18},
+		{21, "IQ3_S", 256, 110},
+		{22, "IQ2_S", 256, 82},
+		{23, "IQ4_XS", 256, 136},
+		{24, "I8", 1, 1},
+		{25, "I16", 1, 2},
+		{26, "I32", 1, 4},
+		{27, "I64", 1, 8},
+		{28, "F64", 1, 8},
+		{29, "IQ1_M", 256, 56},
+		{30, "BF16", 1, 2},
+		{34, "TQ1_0", 256, 54},
+		{35, "TQ2_0", 256, 66},
+		{39, "MXFP4", 32, 17},
+		{40, "NVFP4", 64, 36},
+		{41, "Q1_0", 128, 18},
+		{42, "Q2_0", 64, 18},
+	}
+	for _, typ := range types {
+		data := newGGUF(3, 1, 0).tensor("t", typ.id, 0, 3*typ.elements).data(int(3 * typ.bytes))
+		t.Run(typ.name, func(t *testing.T) {
+			wantVerdict(t, check("m.gguf", data), OK)
+			wantVerdict(t, check("m.gguf", data[:len(data)-1]), Broken, "cut short")
+			if typ.elements > 1 {
+				half := newGGUF(3, 1, 0).tensor("t", typ.id, 0, 3*typ.elements-typ.elements/2).data(int(3 * typ.bytes))
+				wantVerdict(t, check("m.gguf", half), Broken, "multiple of")
+			}
+		})
+	}
+	for id := range uint32(60) {
+		known := slices.ContainsFunc(types, func(typ ggmlType) bool { return typ.id == id })
+		if n, _ := ggmlBlock(id); (n > 0) != known {
+			t.Errorf("type %d: known = %v, want %v", id, n > 0, known)
+		}
 	}
 }

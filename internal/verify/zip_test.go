@@ -172,13 +172,7 @@ func TestTorchArchives(t *testing.T) {
 	torch := func(pickle string, change func(*zipPart)) []byte { return zipFile(t, torchParts(pickle, change)...) }
 	sound := torch(harmlessPickle, nil)
 	dir := bytes.Index(sound, []byte(zipCentralSig))
-	edit := func(b byte, at ...int) []byte {
-		data := bytes.Clone(sound)
-		for _, i := range at {
-			data[i] = b
-		}
-		return data
-	}
+	edit := func(b byte, at ...int) []byte { return patch(sound, b, at...) }
 	for promise, c := range map[string]struct {
 		data  []byte
 		want  Verdict
@@ -209,6 +203,9 @@ func TestTorchArchives(t *testing.T) {
 		"bytes after the end are suspicious":             {append(bytes.Clone(sound), 1, 2, 3), Suspicious, "not at its end"},
 		"a directory longer than it says is suspicious":  {edit(4, len(sound)-zipEndSize+8, len(sound)-zipEndSize+10), Suspicious, "goes on after its last member"},
 		"counts that differ are suspicious":              {edit(4, len(sound)-zipEndSize+8), Suspicious, "several disks"},
+		"two ends that disagree are suspicious":          {patch(zip64End(sound), 0, -zipEndSize+8, -zipEndSize+10), Suspicious, "disagree"},
+		"a locator that points elsewhere is broken":      {patch(zip64End(sound), 1, -zipEndSize-zip64LocatorSize+8), Broken, "locator"},
+		"a locator to nothing is broken":                 {patch(zip64End(sound), 1, -zipEndSize-zip64LocatorSize-zip64EndSize), Broken, "no zip64 end record"},
 		"an archive cut short is broken":                 {sound[:len(sound)-30], Broken, "cut short"},
 		"an archive cut in its data is broken":           {sound[:60], Broken, "cut short"},
 		"a directory elsewhere is broken":                {edit(0xff, len(sound)-6), Broken, "directory"},
@@ -218,6 +215,18 @@ func TestTorchArchives(t *testing.T) {
 	} {
 		t.Run(promise, func(t *testing.T) { wantVerdict(t, check("pytorch_model.bin", c.data), c.want, c.words) })
 	}
+}
+
+// patch sets bytes of a copy of data; negative offsets count from its end.
+func patch(data []byte, b byte, at ...int) []byte {
+	data = bytes.Clone(data)
+	for _, i := range at {
+		if i < 0 {
+			i += len(data)
+		}
+		data[i] = b
+	}
+	return data
 }
 
 // withSecondEnd hides an archive's end in the comment of another, empty one.
