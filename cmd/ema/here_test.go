@@ -8,8 +8,8 @@ import (
 	"ema/internal/store"
 )
 
-// sample has four revisions: one of main, a tag, a branch, and a bare commit that is pinned.
-func sample() store.Model {
+// fourRevisions has one of main, a tag, a branch, and a bare commit that is pinned.
+func fourRevisions() store.Model {
 	commit := func(c string) string { return strings.Repeat(c, 40) }
 	return store.Model{ID: model.ID{Name: "org/name"}, Revisions: []store.Revision{
 		{Commit: commit("a"), Refs: []string{"ema-pin-aaaaaaaaaaaa"}},
@@ -20,7 +20,7 @@ func sample() store.Model {
 }
 
 func TestRevisionsAreListedAsPeopleLookForThem(t *testing.T) {
-	if got, want := revisionNames(sample()), "main, aaaaaaaaaaaa, dev, v1.0"; got != want {
+	if got, want := revisionNames(fourRevisions()), "main, aaaaaaaaaaaa, dev, v1.0"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -31,7 +31,7 @@ func TestARevisionIsFoundByWhatPeopleType(t *testing.T) {
 		strings.Repeat("a", 40): "aaaaaaaaaaaa", "aaaaaaa": "aaaaaaaaaaaa", "b1ddddd": "dev",
 		"aaaaaa": "", "bbb": "", "nope": "", // too short to be a commit, or unknown
 	} {
-		r, err := revision("info", sample(), typed)
+		r, err := revision("info", fourRevisions(), typed)
 		if want == "" {
 			if model.ClassOf(err) != model.NotFound || !strings.Contains(err.Error(), "here are: main, aaaaaaaaaaaa, dev, v1.0") {
 				t.Errorf("%q: %v", typed, err)
@@ -42,7 +42,7 @@ func TestARevisionIsFoundByWhatPeopleType(t *testing.T) {
 			t.Errorf("%q is %s, want %s (%v)", typed, revisionName(r), want, err)
 		}
 	}
-	m := sample()
+	m := fourRevisions()
 	m.Revisions = m.Revisions[:2]
 	if _, err := revision("path", m, ""); err == nil || !strings.Contains(err.Error(), "2 revisions are here, and none is called main; name one: aaaaaaaaaaaa, v1.0") {
 		t.Errorf("no main: %v", err)
