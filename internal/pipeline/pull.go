@@ -151,7 +151,7 @@ func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved
 	switch {
 	case here != nil && (l.Offline || model.IsCommit(req.Revision)): // a commit never means anything else
 		r.manifest = here
-	case l.Offline:
+	case l.Offline && req.ID.Scheme != model.Folder: // which needs no network
 		return nil, &model.Error{
 			Op: "pull", Class: model.Offline, Model: req.ID,
 			Err: errors.New("it is not available on this machine and offline mode forbids the network"), Hint: "pull it once without --offline",
