@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"context"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -66,15 +67,13 @@ func TestADiskThatFailsForAWhileHindersNothingLater(t *testing.T) {
 				}
 			}
 			disk.Fail(nil)
-			begun := time.Now()
-			res, err := l.Pull(t.Context(), request(), &pipeline.Progress{})
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			res, err := l.Pull(ctx, request(), &pipeline.Progress{})
 			if err != nil || failed == 0 {
 				t.Fatalf("%v after %d failures", err, failed)
 			}
 			holds(t, res.Path, entries...)
-			if took := time.Since(begun); took > 20*time.Second {
-				t.Errorf("the pull after it took %v", took)
-			}
 		})
 	}
 }
