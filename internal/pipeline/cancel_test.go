@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -90,6 +91,56 @@ func TestACancelledVerifyReturnsAtOnce(t *testing.T) {
 	cancel()
 	if _, err := r.line(t).Verify(ctx, acme, res.Commit, &pipeline.Progress{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v", err)
+	}
+}
+
+// heldRename is a disk on which blobs get their names only when somebody permits it.
+type heldRename struct {
+	store.OS
+	begun  chan struct{} // closed when the first one is due
+	permit chan struct{} // closed to let all go on
+	once   *sync.Once
+}
+
+func (d heldRename) Rename(from, to string) error {
+	if filepath.Base(filepath.Dir(to)) == "blobs" {
+		d.once.Do(func() { close(d.begun) })
+		<-d.permit
+	}
+	return d.OS.Rename(from, to)
+}
+
+// A file that is finished while others are published, when the pull is stopped, is held by nobody.
+func TestWhatIsFinishedWhenAPullIsStoppedIsLetGo(t *testing.T) {
+	entries := []demohub.Entry{noise("a.bin", 2<<20, 1), noise("b.bin", 3<<20, 2)}
+	r := repo(t, parts(entries)...)
+	r.hub.Fault(demohub.Match{Kind: demohub.Bulk, Path: "b.bin"}, demohub.StallAfter(model.MiB, 1500*time.Millisecond), 1)
+	disk := heldRename{begun: make(chan struct{}), permit: make(chan struct{}), once: new(sync.Once)}
+	r.set.Disk = disk
+	l := r.line(t, func(l *pipeline.Line) { l.Waiting = func(o store.Owner) { t.Errorf("it waits for %v", o) } })
+	ctx, cancel := context.WithCancel(t.Context())
+	p := &pipeline.Progress{}
+	done := make(chan error, 1)
+	go func() {
+		_, err := l.Pull(ctx, request(), p)
+		done <- err
+	}()
+	<-disk.begun
+	until(t.Context(), func() bool { return p.Hashed.Load() == 5<<20 })
+	<-time.After(100 * time.Millisecond) // it is handed over, and nobody takes it
+	cancel()
+	close(disk.permit)
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	res, err := l.Pull(ctx, request(), &pipeline.Progress{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if holds(t, res.Path, entries...); res.Fetched != 0 {
+		t.Errorf("%d bytes were fetched again", res.Fetched)
 	}
 }
 

@@ -268,15 +268,15 @@ func TestPartsOfAModelAddUp(t *testing.T) {
 	}
 	r.pull(t, only("*.safetensors"))
 	holds(t, res.Path, entries[0], entries[3])
+	report, err := r.line(t).Verify(t.Context(), acme, res.Commit, &pipeline.Progress{})
+	if err != nil || len(report.Files) != 2 || !report.OK() {
+		t.Errorf("both parts are to be verified: %+v, %v", report, err)
+	}
 	for _, pattern := range []string{"*.json", "*.safetensors", "*f*"} {
 		res, err := r.line(t, offline).Pull(t.Context(), only(pattern), &pipeline.Progress{})
 		if err != nil || res.Files == 0 {
 			t.Errorf("%s, which is here: %v", pattern, err)
 		}
-	}
-	report, err := r.line(t).Verify(t.Context(), acme, res.Commit, &pipeline.Progress{})
-	if err != nil || len(report.Files) != 2 || !report.OK() {
-		t.Errorf("both parts are to be verified: %+v, %v", report, err)
 	}
 	r.hub.ResetStats()
 	holds(t, r.pull(t, request()).Path, entries...)
