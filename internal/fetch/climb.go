@@ -18,6 +18,7 @@ type climber struct {
 	hold   int     // samples until the next trial
 	calm   int     // hold after the next quiet trial; grows while nothing changes
 	down   bool    // the next trial is downwards
+	low    int     // samples in a row that were a collapse
 }
 
 type phase uint8
@@ -31,8 +32,9 @@ const (
 const (
 	worthwhile = 1.12 // a step up is kept when the rate grows at least by this
 	harmless   = 0.97 // a step down is kept when the rate stays at least at this
-	collapse   = 0.5  // below this part of the rate before: far too many connections
-	firstHold  = 10   // samples
+	collapse   = 0.5  // below this part of the rate before, lowSamples times: far too many connections
+	lowSamples = 3
+	firstHold  = 10 // samples
 	longHold   = 80
 )
 
@@ -90,23 +92,28 @@ func (c *climber) ramp(rate float64) {
 
 // wait holds still, follows the rate, and begins a trial when its time has come.
 func (c *climber) wait(rate float64) {
-	if rate < c.base*collapse && c.n > 1 && c.hold > 0 {
+	if c.low++; rate >= c.base*collapse {
+		c.low = 0
+	}
+	if c.low >= lowSamples && c.n > 1 {
 		// The origin or the link broke down under us: find out whether fewer help.
+		c.low = 0
 		c.before, c.n = c.n, max(1, c.n/2)
 		c.base, c.phase = rate, trying
 		c.down = true
 		return
 	}
-	c.base += 0.3 * (rate - c.base)
+	if c.low == 0 {
+		c.base += 0.3 * (rate - c.base)
+	}
 	if c.hold--; c.hold > 0 {
 		return
 	}
-	step := max(1, c.n/4)
 	c.before = c.n
 	if c.down && c.n > 1 {
-		c.n = max(1, c.n-step)
+		c.n -= max(1, c.n/8) // small: where each connection is capped, a trial costs as much as it takes away
 	} else {
-		c.n = min(c.most, c.n+step)
+		c.n = min(c.most, c.n+max(1, c.n/4))
 	}
 	if c.n == c.before {
 		c.down = !c.down

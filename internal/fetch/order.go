@@ -5,6 +5,7 @@ import (
 	"encoding"
 	"fmt"
 	"hash"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -29,13 +30,14 @@ type order struct {
 	written []model.Segment  // what is on file, ascending, disjoint; begins at or before pos
 	waiting map[int64][]byte // buffers by their offset, all at or after pos
 	idle    bool             // the hash waits for bytes
-	waits   float64          // smoothed share of its time that it waits for bytes
+	waited  float64          // seconds waited for bytes, of those spent lately
+	spent   float64          // seconds waited and hashed, the older ones fading away
 	ended   bool             // nobody follows any more
 	hashing sync.Mutex       // held while h is being fed
 }
 
 func newOrder(b *blob, r *run) (*order, error) {
-	o := &order{blob: b, run: r, waits: 1, h: b.file.Digest.NewHash(b.file.Size), waiting: map[int64][]byte{}}
+	o := &order{blob: b, run: r, h: b.file.Digest.NewHash(b.file.Size), waiting: map[int64][]byte{}}
 	o.changed.L = &o.mu
 	if state, upto := b.sink.Checkpoint(); upto > 0 {
 		if err := o.h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
@@ -130,7 +132,10 @@ func (o *order) follow(ctx context.Context) (model.Digest, error) {
 		o.h.Write(p)
 		done := time.Now()
 		o.mu.Lock()
-		o.waits += 0.05 * (float64(begun.Sub(last))/float64(done.Sub(last)+1) - o.waits)
+		// Faded over seconds: catching up with what came out of order for a moment does not count.
+		fade := math.Exp(-done.Sub(last).Seconds() / 5)
+		o.waited = o.waited*fade + begun.Sub(last).Seconds()
+		o.spent = o.spent*fade + done.Sub(last).Seconds()
 		last = done
 		o.pos += int64(len(p))
 		if !fromFile {
@@ -193,28 +198,23 @@ func (o *order) readable() int64 {
 	return n
 }
 
-// behind reports whether bytes at off need not be asked for yet: the hash has work, and off is farther
-// ahead than what may wait for it in memory, or, where the network is the slower of both, than what it
-// could catch up with in a moment after the last byte.
+// behind reports whether bytes at off need not be asked for yet: the hash is the slowest step and has
+// work, and off is farther ahead than what may wait for it in memory.
 func (o *order) behind(off int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	most := longest
-	if o.waits < slowest {
-		most = ahead
-	}
-	return off-o.pos >= most && !o.idle && !o.ended
+	return off-o.pos >= ahead && o.slowest() && !o.idle && !o.ended
 }
 
 // bound reports whether the hash, and not the network, is what takes the time.
 func (o *order) bound() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.waits < slowest
+	return o.slowest()
 }
 
-// slowest is the share of waiting below which the hash counts as the slowest step.
-const slowest = 0.6
+// slowest reports whether the hash has spent less than 60 % of its time waiting for bytes.
+func (o *order) slowest() bool { return o.spent > 0 && o.waited < 0.6*o.spent }
 
 // checkpoint returns the hash's state and how many bytes it stands for, all of them written.
 func (o *order) checkpoint() (state []byte, upto int64) {

@@ -259,24 +259,9 @@ func (p *plan) takeLarge() *claim {
 // short as keeps all connections busy to the end.
 func (p *plan) claim(b *blob) *claim {
 	span := b.free[0]
-	n := b.chunk
-	if far := int64(p.answer.Seconds() * latencyShare * p.rate); far > n {
-		n = far
-	}
-	if b.order != nil && b.order.bound() || p.rate == 0 && p.answer > 0 && p.answer < farAfter {
-		// The network is faster than the hash, so waiting for answers costs nothing. As long as all
-		// connections together stay within what may wait for the hash, no byte is read twice.
-		n = min(n, max(ahead/int64(p.target+1)/BlockSize*BlockSize, 2*BlockSize))
-	}
-	if b.whole {
-		n = span.Len()
-	} else {
-		var unclaimed int64
-		for _, s := range b.free {
-			unclaimed += s.Len()
-		}
-		share := unclaimed / int64(2*p.target)
-		n = alignUp(min(n, max(share, stealable), longest))
+	n := span.Len()
+	if !b.whole {
+		n = alignUp(min(p.length(b), longest))
 	}
 	end := min(alignUp(span.Start)+n, span.End)
 	if span.End-end < stealable {
@@ -288,6 +273,28 @@ func (p *plan) claim(b *blob) *claim {
 	}
 	b.claims = append(b.claims, c)
 	return c
+}
+
+// length is how many bytes the next request for b should ask for.
+func (p *plan) length(b *blob) int64 {
+	far := p.answer >= farAfter
+	if b.order != nil && b.order.bound() || p.rate == 0 && p.answer > 0 && !far {
+		// The network is faster than the hash, so waiting for answers costs nothing. As long as all
+		// connections together stay within what may wait for the hash, no byte is read twice.
+		return min(b.chunk, max(ahead/int64(p.target+1)/BlockSize*BlockSize, 2*BlockSize))
+	}
+	n := max(b.chunk, int64(p.answer.Seconds()*latencyShare*p.rate))
+	if far && p.rate == 0 {
+		n = longest
+	}
+	if far && b.left <= 4*longest {
+		// The last round: each costs a round trip, and stealing evens out what was cut unevenly. The hash
+		// catches up with so little in a moment.
+		return min(n, max(b.left/int64(p.target), stealable))
+	}
+	// Each round takes two thirds of the time that is left, so the last ones are short: all connections
+	// end together, with the hash close behind.
+	return min(n, max(b.left*2/int64(3*p.target), stealable))
 }
 
 // room is how many bytes c's connection may read next: at most most, never past the claim's end or

@@ -150,7 +150,7 @@ func TestRequestsAreAsLongAsTheOriginIsFar(t *testing.T) {
 		{10 * time.Millisecond, 2e6, 16 * model.MiB, 16 * model.MiB},      // slow: the chunk
 		{50 * time.Millisecond, 20e6, 95 * model.MiB, 100 * model.MiB},    // a hundred times what a round trip costs
 		{300 * time.Millisecond, 100e6, 128 * model.MiB, 128 * model.MiB}, // never so long that the hash is left behind
-		{500 * time.Microsecond, 0, 2 * model.MiB, 5 * model.MiB},     // beside us: what waits for the hash fits into memory
+		{500 * time.Microsecond, 0, 2 * model.MiB, 5 * model.MiB},         // beside us: what waits for the hash fits into memory
 	} {
 		p := newPlan(Settings{Connections: 8, FixedParallel: true, Chunk: ChunkRule{}.withDefaults()}, 0)
 		p.answer, p.rate = c.answer, c.rate

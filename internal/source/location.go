@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ema/internal/model"
@@ -31,18 +32,28 @@ type (
 
 // places remembers where the redirects of each file ended. It lives in memory only, since those
 // URLs are as good as a password for their file.
-type places struct{ *recent[fileKey, *place] }
+type places struct {
+	*recent[fileKey, *place]
+	// away is set once a file was found at another host than its source's. Until then nobody waits for
+	// the first request of a file to come back: where there are no redirects, that is a round trip
+	// saved for each of the others, and where there are some, it costs a few of them once.
+	away *atomic.Bool
+}
 
-func newPlaces() places { return places{newRecent[fileKey, *place](maxPlaces)} }
+func newPlaces() places {
+	return places{newRecent[fileKey, *place](maxPlaces), new(atomic.Bool)}
+}
 
 func (p places) of(m *model.Manifest, f model.File) *place {
 	k := fileKey{revisionKey{m.ID, m.Commit}, f.Path}
-	return p.recent.of(k, func() *place { return &place{turn: make(chan struct{}, 1)} })
+	return p.recent.of(k, func() *place { return &place{turn: make(chan struct{}, 1), away: p.away} })
 }
 
-// A place is where one file's bytes are. Whoever holds the turn looks for it; the others wait.
+// A place is where one file's bytes are. Whoever holds the turn looks for it; the others wait, if it
+// is likely that it is elsewhere.
 type place struct {
 	turn chan struct{}
+	away *atomic.Bool
 	mu   sync.Mutex
 	now  *location // nil until found, and after it was forgotten
 }
@@ -55,31 +66,40 @@ type location struct {
 	first validator
 }
 
-// find returns the location, or nil and the duty to look for it: then settle must be called.
-func (p *place) find(ctx context.Context) (*location, error) {
+// find returns the location, or nil and the duty to look for it: then settle must be called with what
+// was found, or nil.
+func (p *place) find(ctx context.Context) (at *location, settle func(*location), err error) {
 	if at := p.known(); at != nil {
-		return at, nil
+		return at, nil, nil
+	}
+	if !p.away.Load() {
+		return nil, p.found, nil
 	}
 	select {
 	case p.turn <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	}
 	if at := p.known(); at != nil {
 		<-p.turn
-		return at, nil
+		return at, nil, nil
 	}
-	return nil, nil
+	return nil, func(at *location) {
+		p.found(at)
+		<-p.turn
+	}, nil
 }
 
-// settle ends the search: at is what was found, or nil.
-func (p *place) settle(at *location) {
-	p.mu.Lock()
-	if at != nil {
-		p.now = at
+func (p *place) found(at *location) {
+	if at == nil {
+		return
 	}
-	p.mu.Unlock()
-	<-p.turn
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now = at
+	if !at.home {
+		p.away.Store(true)
+	}
 }
 
 func (p *place) known() *location {

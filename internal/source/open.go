@@ -54,13 +54,13 @@ type opening struct {
 
 // open goes to where the file is known to be, or finds that out from start.
 func (o opening) open(ctx context.Context, p *place) (*Body, error) {
-	at, err := p.find(ctx)
+	at, settle, err := p.find(ctx)
 	if err != nil {
 		return nil, o.fault(o.start)(model.Cancelled, err)
 	}
 	if at == nil {
 		at, b, err := o.discover(ctx)
-		p.settle(at)
+		settle(at)
 		return b, err
 	}
 	ifRange := at.first.ifRange()
