@@ -46,6 +46,7 @@ func blob(t testing.TB, e demohub.Entry) string { return "blobs/" + digest(t, e)
 
 // What another tool left is worth what it really is: right blobs are adopted, wrong ones replaced.
 func TestAModelHalfThereIsCompleted(t *testing.T) {
+	t.Parallel()
 	large, small := demohub.File("large.bin", 3*model.MiB+5), demohub.File("small.bin", 2000)
 	wrongLarge, wrongSmall := demohub.File("wrong.bin", 2*model.MiB+5), demohub.File("wrong.txt", 300)
 	short, missing, plain := demohub.File("short.bin", 2*model.MiB+7), demohub.File("sub/missing.bin", 2*model.MiB+9), demohub.File("plain.bin", 500)
@@ -178,5 +179,32 @@ func TestWaitingForAnotherToolEndsWithTheContext(t *testing.T) {
 	}
 	if _, err := r.line(t).Pull(t.Context(), request(), &pipeline.Progress{}); model.ClassOf(err) != model.Busy {
 		t.Errorf("who does not want to wait gets %v", err)
+	}
+}
+
+// What a killed run left of a small file, before another one published it, goes; but not while somebody
+// is at it.
+func TestLeftoversOfAPublishedFileGo(t *testing.T) {
+	e := demohub.File("small.bin", 1000)
+	r := repo(t, e)
+	res := r.pull(t, request())
+	a := r.another(t)
+	left := blob(t, e) + ".0123abcd.incomplete"
+	a.write(left, content(t, e)[:500])
+	again := func() bool {
+		if err := os.RemoveAll(res.Path); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, r.pull(t, request()).Path, e)
+		_, err := os.Stat(filepath.Join(a.home, left))
+		return err == nil
+	}
+	unlock := r.lockBlob(t, e)
+	if !again() {
+		t.Error("it went while somebody was at it")
+	}
+	unlock()
+	if again() {
+		t.Error("it stays")
 	}
 }

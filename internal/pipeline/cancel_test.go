@@ -30,6 +30,7 @@ func mixed() []demohub.Entry {
 }
 
 func TestACancelledPullReturnsAtOnceAndTheNextOneGoesOn(t *testing.T) {
+	t.Parallel()
 	entries := mixed()
 	var size int64
 	for _, e := range entries {
@@ -112,6 +113,7 @@ func (d heldRename) Rename(from, to string) error {
 
 // A file that is finished while others are published, when the pull is stopped, is held by nobody.
 func TestWhatIsFinishedWhenAPullIsStoppedIsLetGo(t *testing.T) {
+	t.Parallel()
 	entries := []demohub.Entry{noise("a.bin", 2<<20, 1), noise("b.bin", 3<<20, 2)}
 	r := repo(t, parts(entries)...)
 	r.hub.Fault(demohub.Match{Kind: demohub.Bulk, Path: "b.bin"}, demohub.StallAfter(model.MiB, 1500*time.Millisecond), 1)

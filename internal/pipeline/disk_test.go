@@ -23,12 +23,12 @@ func TestADiskThatFailsForAWhileHindersNothingLater(t *testing.T) {
 	entries := []demohub.Entry{
 		noise("a.bin", 2<<20+77, 1), noise("b/c.bin", 3<<20, 2), noise("empty.bin", 0, 3), noise("small.bin", 100<<10, 5),
 	}
-	rnd := rand.New(rand.NewPCG(8, 9))
 	for op, class := range map[string]model.Class{
 		"open": model.DiskError, "write": model.DiskFull, "preallocate": model.DiskFull, "sync": model.DiskError,
 		"rename": model.DiskError, "mkdir": model.DiskFull, "symlink": model.DiskFull,
 	} {
 		t.Run(op, func(t *testing.T) {
+			t.Parallel()
 			r := repo(t, parts(entries)...)
 			root := filepath.Join(t.TempDir(), "disk")
 			if err := os.MkdirAll(root, 0o777); err != nil {
@@ -44,7 +44,7 @@ func TestADiskThatFailsForAWhileHindersNothingLater(t *testing.T) {
 			}
 			r.set = store.Settings{Path: filepath.Join(root, "hub"), BootID: "boot", Disk: disk}
 			l := r.line(t, func(l *pipeline.Line) { l.Waiting = func(o store.Owner) { t.Errorf("it waits for %v", o) } })
-			failed := 0
+			failed, rnd := 0, rand.New(rand.NewPCG(8, uint64(len(op))))
 			for try := range 4 {
 				var left atomic.Int64
 				left.Store(int64(try * rnd.IntN(4)))

@@ -126,11 +126,27 @@ func content(t testing.TB, e demohub.Entry) []byte {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.NewSectionReader(f, 0, e.Size()))
-	if err != nil {
+	b := make([]byte, e.Size())
+	if _, err := io.ReadFull(io.NewSectionReader(f, 0, e.Size()), b); err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// hashOf is the digest of a file, of the same kind as like.
+func hashOf(name string, like model.Digest) (model.Digest, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return model.Digest{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return model.Digest{}, err
+	}
+	h := like.NewHash(info.Size())
+	_, err = io.Copy(h, f)
+	return like.Sum(h), err
 }
 
 func digest(t testing.TB, e demohub.Entry) model.Digest {

@@ -52,6 +52,7 @@ func flip(t testing.TB, name string, at int64) {
 }
 
 func TestAFlippedByteIsLocatedAndOnlyItsBlockIsFetched(t *testing.T) {
+	t.Parallel()
 	for _, at := range []int64{0, 3<<20 + 17, 8<<20 + 99} {
 		small := demohub.File("small.bin", 1000)
 		r, res, name := damaged(t, at, small)
@@ -108,6 +109,7 @@ func TestRepairBringsBackWhatIsGone(t *testing.T) {
 		}, "damaged", broken.Size()},
 	} {
 		t.Run(promise, func(t *testing.T) {
+			t.Parallel()
 			r := repo(t, broken, small, empty)
 			res := r.pull(t, request())
 			home := r.another(t).home
@@ -174,6 +176,7 @@ func TestAHealthyModelNeedsNoRepair(t *testing.T) {
 
 // A repair that dies leaves the old blob as it was, and the next one succeeds.
 func TestARepairThatDiesLeavesTheOldState(t *testing.T) {
+	t.Parallel()
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 4 {
 		at := rnd.Int64N(broken.Size())
