@@ -139,9 +139,9 @@ func whole(t testing.TB, r *rig, path string, entries []demohub.Entry, wrong map
 }
 
 func TestPowerLossAtAnyMomentLeavesNoLieAndTheNextPullCompletes(t *testing.T) {
-	points := 40 // in each life
+	points := 25 // in each life
 	if raceDetector {
-		points = 6 // it makes all of this ten times slower
+		points = 4 // it makes all of this ten times slower
 	}
 	for _, c := range lives() {
 		t.Run(c.name, func(t *testing.T) {
@@ -154,7 +154,7 @@ func TestPowerLossAtAnyMomentLeavesNoLieAndTheNextPullCompletes(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(uint64(n), 5))
 			times := points
 			if c.closely && !raceDetector {
-				times = 3 * n
+				times = 2 * n
 			}
 			for i := range times {
 				at := 1 + i%n
