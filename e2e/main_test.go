@@ -20,7 +20,6 @@ import (
 
 	"ema/internal/demohub"
 	"ema/internal/model"
-	"ema/internal/store"
 )
 
 // binary is the ema that all tests run; TestMain builds it.
@@ -84,9 +83,6 @@ func (b buffered) Accept() (net.Conn, error) {
 }
 
 func (w *world) cache() string { return filepath.Join(w.home, "hub") }
-
-// store reads the world's cache.
-func (w *world) store() *store.Store { return store.New(store.Settings{Path: w.cache()}) }
 
 // A process is one run of ema.
 type process struct {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -231,6 +232,7 @@ func TestACopyIsNoProofOfABlob(t *testing.T) {
 // leaveTree leaves the tree of a commit, as the hub's client does.
 func (r *rig) leaveTree(t testing.TB, commit string) {
 	t.Helper()
-	text := fmt.Sprintf(`{"format_version":1,"files":{"large.bin":{"size":%[1]d,"blob_id":"%[3]040d","lfs_sha256":"%[2]s","lfs_size":%[1]d}}}`, broken.Size(), digest(t, broken).Hex(), 0)
+	text := fmt.Sprintf(`{"format_version":1,"files":{"large.bin":{"size":%d,"blob_id":%q,"lfs_sha256":%q}}}`,
+		broken.Size(), strings.Repeat("0", 40), digest(t, broken).Hex())
 	r.another(t).write("trees/"+commit+".json", []byte(text))
 }
