@@ -31,10 +31,11 @@ const (
 
 const (
 	worthwhile = 1.12 // a step up is kept when the rate grows at least by this
+	doubled    = 1.3  // twice the connections are kept when the rate grows at least by this
 	harmless   = 0.97 // a step down is kept when the rate stays at least at this
 	collapse   = 0.5  // below this part of the rate before, lowSamples times: far too many connections
 	lowSamples = 3
-	firstHold  = 10 // samples
+	firstHold  = 30 // samples: a trial costs something, and most downloads are over by then
 	longHold   = 80
 )
 
@@ -78,7 +79,7 @@ func (c *climber) sample(rate float64, full, retreat bool) int {
 
 func (c *climber) ramp(rate float64) {
 	switch {
-	case c.base > 0 && rate < c.base*worthwhile:
+	case c.base > 0 && rate < c.base*doubled:
 		c.n = c.before
 		c.phase, c.hold = holding, c.calm
 	case c.n == c.most:

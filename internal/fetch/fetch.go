@@ -71,9 +71,6 @@ type Job struct {
 	// Small takes over the proven content of a small file; it is valid only during the call.
 	Small func(ctx context.Context, f model.File, content []byte, d model.Digest) error
 
-	// Answer is how long the origin took to answer an earlier request; 0 when unknown. It decides how
-	// many connections the job begins with.
-	Answer time.Duration
 	// Progress is where the job counts; never nil.
 	Progress *Progress
 }
@@ -136,7 +133,7 @@ type run struct {
 // started has stopped.
 func (f *Fetcher) Fetch(ctx context.Context, job Job) error {
 	var large []model.File
-	p := newPlan(f.settings, job.Answer)
+	p := newPlan(f.settings, job.Manifest.Answer)
 	for _, file := range job.Files {
 		if file.Size > BlockSize {
 			large = append(large, file)

@@ -198,12 +198,14 @@ func (o *order) readable() int64 {
 	return n
 }
 
-// behind reports whether bytes at off need not be asked for yet: the hash is the slowest step and has
-// work, and off is farther ahead than what may wait for it in memory.
-func (o *order) behind(off int64) bool {
+// behind reports whether bytes at off need not be asked for yet: the hash has work, off is farther ahead
+// than what may wait for it in memory, and to wait is cheap, since the hash is the slowest step or a
+// request costs next to nothing (near).
+func (o *order) behind(off int64, near bool) bool {
+	const claim = 4 * BlockSize // about what such a request covers
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return off-o.pos >= ahead && o.slowest() && !o.idle && !o.ended
+	return off-o.pos > ahead-claim && (near || o.slowest()) && !o.idle && !o.ended
 }
 
 // bound reports whether the hash, and not the network, is what takes the time.

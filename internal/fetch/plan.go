@@ -48,6 +48,8 @@ const (
 	longest = 128 * BlockSize
 	// latencyShare is how small the wait for an answer is to be, as a part of the answer's duration.
 	latencyShare = 100
+	// nearBefore is the time to first byte below which requests may be short.
+	nearBefore = 5 * time.Millisecond
 )
 
 // A blob is a large file on its way: what nobody fetches yet, and who fetches the rest.
@@ -118,6 +120,9 @@ type plan struct {
 }
 
 func newPlan(s Settings, answer time.Duration) *plan {
+	if answer < 2*farAfter {
+		answer = 0 // that may have been the work of a first request, and says little about the distance
+	}
 	p := &plan{settings: s, target: s.Connections, answer: answer}
 	if !s.FixedParallel {
 		p.target = startWith(s.Connections, answer)
@@ -220,12 +225,13 @@ func (p *plan) takeSmall() (task, bool) {
 // half of the largest claim.
 func (p *plan) takeLarge() *claim {
 	var best *blob
+	waits := false
 	for _, b := range p.blobs {
 		if len(b.free) == 0 || b.whole && len(b.claims) > 0 {
 			continue
 		}
-		if b.order != nil && b.order.behind(b.free[0].Start) {
-			p.held = true
+		if b.order != nil && b.order.behind(b.free[0].Start, p.near()) {
+			p.held, waits = true, true
 			continue
 		}
 		if best == nil || len(b.claims) < len(best.claims) {
@@ -234,6 +240,9 @@ func (p *plan) takeLarge() *claim {
 	}
 	if best != nil {
 		return p.claim(best)
+	}
+	if waits {
+		return nil // stealing would not help the hash
 	}
 	var victim *claim
 	for _, b := range p.blobs {
@@ -275,11 +284,14 @@ func (p *plan) claim(b *blob) *claim {
 	return c
 }
 
+// near reports whether a request costs next to nothing, as far as is known.
+func (p *plan) near() bool { return p.answer < nearBefore }
+
 // length is how many bytes the next request for b should ask for.
 func (p *plan) length(b *blob) int64 {
 	far := p.answer >= farAfter
-	if b.order != nil && b.order.bound() || p.rate == 0 && p.answer > 0 && !far {
-		// The network is faster than the hash, so waiting for answers costs nothing. As long as all
+	if p.near() || b.order != nil && b.order.bound() {
+		// A request costs next to nothing, or the hash is slower than the network anyway. As long as all
 		// connections together stay within what may wait for the hash, no byte is read twice.
 		return min(b.chunk, max(ahead/int64(p.target+1)/BlockSize*BlockSize, 2*BlockSize))
 	}
@@ -359,10 +371,10 @@ func (p *plan) observe(answer time.Duration, rate float64) {
 	const weight = 0.3
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.answer == 0 {
-		p.answer = answer
+	if p.answer == 0 || answer > 0 && answer < p.answer {
+		p.answer = answer // the shortest says how far it is, the others how busy
 	} else if answer > 0 {
-		p.answer += time.Duration(weight * float64(answer-p.answer))
+		p.answer += (answer - p.answer) / 50
 	}
 	if rate > 0 {
 		if p.rate == 0 {

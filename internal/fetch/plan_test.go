@@ -146,8 +146,8 @@ func TestRequestsAreAsLongAsTheOriginIsFar(t *testing.T) {
 		rate     float64
 		from, to model.Bytes
 	}{
-		{0, 0, 16 * model.MiB, 16 * model.MiB},                            // unknown: the chunk for this size
-		{10 * time.Millisecond, 2e6, 16 * model.MiB, 16 * model.MiB},      // slow: the chunk
+		{0, 0, 2 * model.MiB, 5 * model.MiB},                              // unknown: little, until the first answer tells
+		{8 * time.Millisecond, 20e6, 16 * model.MiB, 16 * model.MiB},      // not far: the chunk for this size
 		{50 * time.Millisecond, 20e6, 95 * model.MiB, 100 * model.MiB},    // a hundred times what a round trip costs
 		{300 * time.Millisecond, 100e6, 128 * model.MiB, 128 * model.MiB}, // never so long that the hash is left behind
 		{500 * time.Microsecond, 0, 2 * model.MiB, 5 * model.MiB},         // beside us: what waits for the hash fits into memory

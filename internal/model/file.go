@@ -34,6 +34,9 @@ type Manifest struct {
 	Files []File
 	// Resolved is when the source answered.
 	Resolved time.Time
+	// Answer is how long it took until the source began to answer, connecting included; 0 when it was
+	// not asked. It tells a near source from a far one.
+	Answer time.Duration
 }
 
 // Bytes is the sum of the sizes of all files.

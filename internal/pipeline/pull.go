@@ -62,7 +62,6 @@ type resolved struct {
 	Request
 	manifest *model.Manifest
 	wanted   []model.File
-	answer   time.Duration
 	notes    []string
 	stale    bool // the source could not be asked; manifest is what is here
 
@@ -187,9 +186,7 @@ func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved
 // news before working with what there is.
 func (l *Line) ask(ctx context.Context, r *resolved, here bool, p *Progress) error {
 	once := func(ctx context.Context) (err error) {
-		begun := time.Now()
 		r.manifest, err = l.Source.Resolve(ctx, r.ID, r.Revision)
-		r.answer = time.Since(begun)
 		return err
 	}
 	if !here {
@@ -422,7 +419,7 @@ func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing 
 	}
 	pub := newPublisher(w)
 	job := fetch.Job{
-		Manifest: r.manifest, Files: missing, Answer: r.answer, Progress: &p.Progress,
+		Manifest: r.manifest, Files: missing, Progress: &p.Progress,
 		Open: func(ctx context.Context, f model.File) (fetch.Sink, error) {
 			if bad := mend[f.Path]; bad != nil {
 				return w.Mend(ctx, r.ID, f, bad)

@@ -40,7 +40,7 @@ func (h *hub) Resolve(ctx context.Context, id model.ID, rev string) (*model.Mani
 	if err != nil {
 		return nil, err
 	}
-	m := &model.Manifest{ID: id, Revision: rev, Commit: info.commit, Resolved: time.Now()}
+	m := &model.Manifest{ID: id, Revision: rev, Commit: info.commit, Resolved: time.Now(), Answer: info.took}
 	if info.id != "" && info.id != id.Name {
 		if m.Canonical, err = model.ParseID(info.id); err != nil || m.Canonical.Scheme != model.Hub {
 			return nil, untrue(fmt.Errorf("the hub answers for %q, which is no model", clip(info.id)), id)
@@ -71,7 +71,8 @@ type information struct {
 	id       string
 	commit   string
 	files    *listing
-	complete bool // every file came with a size and a hash or its place
+	complete bool          // every file came with a size and a hash or its place
+	took     time.Duration // until the answer began, connecting included
 }
 
 func (h *hub) info(ctx context.Context, id model.ID, rev string) (*information, error) {
@@ -80,7 +81,12 @@ func (h *hub) info(ctx context.Context, id model.ID, rev string) (*information, 
 		return nil, &model.Error{Op: "resolve", Class: model.Usage, Model: id, Err: errors.New("id and revision make no URL")}
 	}
 	info := &information{files: newListing()}
-	if _, err = h.get(ctx, id, u, info.read); err != nil {
+	begin := time.Now()
+	_, err = h.get(ctx, id, u, func(dec *json.Decoder) error {
+		info.took = time.Since(begin)
+		return info.read(dec)
+	})
+	if err != nil {
 		return nil, err
 	}
 	switch {
