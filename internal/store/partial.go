@@ -115,11 +115,11 @@ func (p *Partial) write(b []byte, off int64, past bool) error {
 	case off != start+old.len():
 		return p.misuse("write", fmt.Errorf("bytes at %d do not continue those written up to %d", off, start+old.len()))
 	}
+	crc := crc32.Update(old.crc(), castagnoli, b) // first, while b is in the processor's cache
 	// Data first, then the note about it: killed in between, we lose the note and not the truth.
 	if err := p.store(b, off, past); err != nil {
 		return p.error("write blob", err)
 	}
-	crc := crc32.Update(old.crc(), castagnoli, b)
 
 	first, n, err := p.note(i, old, newEntry(crc, old.len()+int64(len(b))))
 	if err == nil && n > 0 {
