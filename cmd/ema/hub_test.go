@@ -164,7 +164,11 @@ func TestNoTokenIsEverShown(t *testing.T) {
 	srv := httptest.NewServer(hub)
 	defer srv.Close()
 	for _, args := range [][]string{
-		{"pull", "acme/tiny"}, {"pull", "acme/tiny", "--json"}, {"doctor"}, {"doctor", "--json"}, {"config", "show"},
+		{"pull", "acme/tiny"},
+		{"pull", "acme/tiny", "--json"},
+		{"doctor"},
+		{"doctor", "--json"},
+		{"config", "show"},
 		{"pull", srv.URL + "/files/none.bin?sig=" + token},
 	} {
 		var out strings.Builder
