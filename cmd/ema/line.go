@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -33,6 +34,9 @@ type line struct {
 // line builds the pipeline that the effective settings and the environment describe. It uses no
 // network, and no disk besides reading the token's file and opening the log. Close it.
 func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*line, error) {
+	// Little of the heap lives long, and memory that is new to the process costs more than collecting: pulling 1.1 GiB in
+	// 3,002 files peaks at 56 MiB instead of 75, for no more CPU time.
+	a.collectAt(25)
 	e, err := a.settings()
 	if err != nil {
 		return nil, err
@@ -92,6 +96,7 @@ func (l *line) done(ctx context.Context, what string, id model.ID, begun time.Ti
 
 // store is the store that the settings name, for commands that need nothing else.
 func (a *app) store() (*store.Store, error) {
+	a.collectAt(400) // a listing is over before its memory is worth collecting
 	e, err := a.settings()
 	if err != nil {
 		return nil, err
@@ -235,4 +240,11 @@ func cachePolicy(name string) store.Cache {
 		return store.CacheDrop
 	}
 	return store.CacheAuto
+}
+
+// collectAt sets how much the heap grows between collections, in percent, unless GOGC does.
+func (a *app) collectAt(percent int) {
+	if a.getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
 }
