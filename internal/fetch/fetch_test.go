@@ -209,7 +209,7 @@ func TestLastingFaultsFailClearly(t *testing.T) {
 		"a server that is down":  {demohub.Status(503), model.ServerError, nil},
 		"a server that hangs up": {demohub.ResetEarly(), model.Reset, nil},
 		"forbidden":              {demohub.Status(403), model.Auth, nil},
-		"wrong totals for ever":  {demohub.WrongTotal(-1), model.Integrity, nil},
+		"wrong totals for ever":  {demohub.WrongTotal(7), model.Integrity, nil},
 	} {
 		t.Run(promise, func(t *testing.T) {
 			t.Parallel()
