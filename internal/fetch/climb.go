@@ -55,7 +55,7 @@ const (
 )
 
 func newClimber(most, start int) *climber {
-	return &climber{most: most, n: start, calm: firstHold, base: 0}
+	return &climber{most: most, n: start, calm: firstHold}
 }
 
 // sample takes the rate that n connections delivered and returns how many there should be now. full

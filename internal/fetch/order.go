@@ -18,7 +18,8 @@ const scratchSize = 256 << 10
 
 // order hashes one file in the order of its bytes while connections write it in any order. What is
 // next in line comes from the connection's own buffer where there is room to keep it, and from the
-// page cache where there is none: no byte is read from the disk for it, and none twice.
+// file, that is from the page cache, where there is none. Only what an earlier run wrote and had not
+// hashed when it was killed may have to come from the disk.
 type order struct {
 	blob *blob
 	run  *run
@@ -57,7 +58,8 @@ func newOrder(b *blob, r *run) (*order, error) {
 }
 
 // reserve asks whether the piece at off, which is about to be written, is to be given to the hash from
-// memory: then it need not go through the page cache. Every reservation is followed by wrote.
+// memory: then it need not go through the page cache. Every reservation is followed by wrote
+// or unwritten.
 //
 // When the hash has work and all room is taken, reserve waits: to receive faster than the slowest step
 // only means to read again from the page cache what was in memory just now. It never waits for a

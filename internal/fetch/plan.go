@@ -115,7 +115,7 @@ type plan struct {
 	held     bool // a claim was refused because its file's hash is behind
 	retreats int  // 429 and 5xx answers so far; the climb reads it
 
-	answer time.Duration // smoothed time to first byte, 0 = unknown
+	answer time.Duration // shortest time to first byte, drifting up slowly; 0 = unknown
 	rate   float64       // smoothed bytes per second of one connection, 0 = unknown
 }
 
