@@ -71,7 +71,8 @@ func TestAKilledPullGoesOn(t *testing.T) {
 		path := w.pull(t, "acme/model")
 		holds(t, path, entries)
 		w.run(t, 0, "verify", "acme/model")
-		slack := int64(killed) * connections * (int64(model.MiB) + 2*inFlight)
+		// What a kill costs, and what is under way when a connection takes over a part of another's span.
+		slack := int64(killed)*connections*int64(model.MiB) + int64(killed+1)*connections*2*inFlight
 		sent, size := w.hub.Stats().Body, unique(entries)
 		if sent > size+slack {
 			t.Errorf("%d bytes were sent for %d, after %d kills", sent, size, killed)

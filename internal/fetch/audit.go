@@ -70,7 +70,8 @@ func (r *run) auditRound(ctx context.Context, b *blob, blocks int64, next *atomi
 				if err != nil {
 					return err
 				}
-				if crc, ok := b.sink.BlockCRC(i); ok && crc == crc32.Checksum(fresh, castagnoli()) {
+				crc := crc32.Checksum(fresh, castagnoli())
+				if was, ok := b.sink.BlockCRC(i); ok && was == crc {
 					continue
 				}
 				replacing.Lock()
@@ -78,7 +79,7 @@ func (r *run) auditRound(ctx context.Context, b *blob, blocks int64, next *atomi
 				if err := b.sink.Forget(seg); err != nil {
 					return err
 				}
-				if err := b.sink.WriteAt(fresh, seg.Start); err != nil {
+				if err := b.sink.WriteAt(fresh, seg.Start, crc); err != nil {
 					return err
 				}
 				return errFound
@@ -102,12 +103,12 @@ func (r *run) receive(ctx context.Context, f model.File, seg model.Segment, p []
 	defer body.Close()
 	r.plan.observe(body.FirstByte, 0)
 	for skip := seg.Start - body.Segment.Start; skip > 0; { // the server ignored the range
-		n, err := r.read(body, c, p[:min(skip, int64(len(p)))], 0)
+		n, _, err := r.read(body, c, p[:min(skip, int64(len(p)))], 0)
 		if skip -= int64(n); err != nil {
 			return err
 		}
 	}
-	if n, err := r.read(body, c, p, 0); n < len(p) {
+	if n, _, err := r.read(body, c, p, 0); n < len(p) {
 		return truncated(r.job.Manifest.ID, f, err)
 	}
 	return nil

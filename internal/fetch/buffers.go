@@ -11,7 +11,7 @@ const (
 	bufferSize = int(BlockSize)
 	// ahead is how far before the hash's position bytes may wait for it in buffers. Beyond, the hash
 	// reads them from the page cache, which costs a copy but no memory.
-	ahead = 16 * BlockSize
+	ahead = 20 * BlockSize
 )
 
 // buffers is the memory that all bytes in flight share. Buffers are made when first needed and

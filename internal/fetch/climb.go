@@ -150,6 +150,7 @@ func (r *run) climb(ctx context.Context) {
 	timer := time.NewTimer(sampleEvery)
 	defer timer.Stop()
 	received, at := r.job.Progress.Received.Load(), time.Now()
+	dialling := true
 	for {
 		select {
 		case <-ctx.Done():
@@ -163,7 +164,8 @@ func (r *run) climb(ctx context.Context) {
 		}
 		rate := float64(bytes-received) / now.Sub(at).Seconds()
 		before := c.n
-		full := state.busy >= min(c.n, state.target) && bytes > received
+		full := state.busy >= min(c.n, state.target) && bytes > received && !dialling
+		dialling = received == 0 // the first bytes' sample has a part in which there were no connections yet
 		if n := c.sample(rate, full, state.retreats > retreats); n != before {
 			r.plan.setTarget(n)
 			r.job.Progress.note(fmt.Sprintf("%d connections instead of %d, at %.1f MiB/s", n, before, rate/(1<<20)))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"time"
 
@@ -94,9 +95,9 @@ func (r *run) segment(ctx context.Context, c *claim, buf []byte, failing *attemp
 		if room == 0 {
 			break
 		}
-		n, err := r.read(body, c, buf[:room], patience)
+		n, crc, err := r.read(body, c, buf[:room], patience)
 		if n > 0 {
-			given, werr := r.write(ctx, c, off, buf[:n])
+			given, werr := r.write(ctx, c, off, buf[:n], crc)
 			if werr != nil {
 				return buf, werr
 			}
@@ -133,7 +134,7 @@ func (r *run) align(c *claim, body *source.Body, buf []byte, want model.Segment)
 		}
 	}
 	for skip := want.Start - body.Segment.Start; skip > 0; {
-		n, err := r.read(body, c, buf[:min(skip, int64(len(buf)))], 0)
+		n, _, err := r.read(body, c, buf[:min(skip, int64(len(buf)))], 0)
 		skip -= int64(n)
 		if err != nil && skip > 0 {
 			return err
@@ -144,12 +145,12 @@ func (r *run) align(c *claim, body *source.Body, buf []byte, want model.Segment)
 
 // write puts a piece on file, tells everybody who waits for it, and reports whether the hash has kept
 // the buffer. What the hash gets from memory nobody reads again soon: it is written past the page cache.
-func (r *run) write(ctx context.Context, c *claim, off int64, p []byte) (given bool, err error) {
-	reserved := c.blob.order.reserve(ctx, off)
+func (r *run) write(ctx context.Context, c *claim, off int64, p []byte, crc uint32) (given bool, err error) {
+	reserved := c.blob.order.reserve(ctx, off, r.plan.nearby())
 	if reserved {
-		err = c.blob.sink.WritePast(p, off)
+		err = c.blob.sink.WritePast(p, off, crc)
 	} else {
-		err = c.blob.sink.WriteAt(p, off)
+		err = c.blob.sink.WriteAt(p, off, crc)
 	}
 	if err != nil {
 		c.blob.order.unwritten(reserved)
@@ -164,15 +165,15 @@ func (r *run) write(ctx context.Context, c *claim, off int64, p []byte) (given b
 // in less; a slow one writes small pieces, so that little is lost when the process is killed.
 const patience = 20 * time.Millisecond
 
-// read fills p from the body; it returns with less when limit has passed since the first byte, or at
-// an error. A limit of 0 is none. It keeps the time of the last byte.
-func (r *run) read(body io.Reader, c *claim, p []byte, limit time.Duration) (int, error) {
-	var n int
+// read fills p from the body, and takes its CRC-32C meanwhile; it returns with less when limit has
+// passed since the first byte, or at an error. A limit of 0 is none. It keeps the time of the last byte.
+func (r *run) read(body io.Reader, c *claim, p []byte, limit time.Duration) (n int, crc uint32, err error) {
 	var first time.Time
 	for n < len(p) {
 		m, err := body.Read(p[n:])
-		n += m
 		if m > 0 {
+			crc = crc32.Update(crc, castagnoli(), p[n:n+m])
+			n += m
 			c.received.Add(int64(m))
 			now := time.Now()
 			r.job.Progress.LastByte.Store(now.UnixNano())
@@ -180,17 +181,17 @@ func (r *run) read(body io.Reader, c *claim, p []byte, limit time.Duration) (int
 			if first.IsZero() {
 				first = now
 			} else if limit > 0 && now.Sub(first) > limit && err == nil {
-				return n, nil
+				return n, crc, nil
 			}
 		}
 		if err != nil {
 			if err == io.EOF && n == len(p) {
 				err = nil
 			}
-			return n, err
+			return n, crc, err
 		}
 	}
-	return n, nil
+	return n, crc, nil
 }
 
 // smallFile fetches a file of at most BlockSize by one request and proves it before handing it over.

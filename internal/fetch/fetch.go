@@ -46,8 +46,8 @@ type opener interface {
 // concurrently, but never two writes for the same block.
 type Sink interface {
 	Missing() []model.Segment                        // what is not written yet, ascending
-	WriteAt(p []byte, off int64) error               // continues a block's written prefix, inside one block
-	WritePast(p []byte, off int64) error             // the same, for bytes that nobody reads again soon
+	WriteAt(p []byte, off int64, crc uint32) error   // continues a block's written prefix, inside one block; crc is p's CRC-32C
+	WritePast(p []byte, off int64, crc uint32) error // the same, for bytes that nobody reads again soon
 	ReadAt(p []byte, off int64) (int, error)         // fills p with bytes already written
 	Checkpoint() (state []byte, upto int64)          // a trusted hash state over the first upto bytes
 	Sync(state []byte, upto int64) error             // durability point
@@ -267,7 +267,7 @@ func (r *run) prove(ctx context.Context, b *blob) error {
 	return r.job.Large(ctx, b.file, b.sink, digest)
 }
 
-// keepDurable makes what is written durable every SyncInterval, or when half of SyncBytes waits, so
+// keepDurable makes what is written durable every SyncInterval, or when most of SyncBytes waits, so
 // that a power loss costs at most SyncBytes of a file.
 func (r *run) keepDurable(ctx context.Context, b *blob) error {
 	tick := time.NewTicker(r.settings.SyncInterval)

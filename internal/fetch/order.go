@@ -16,6 +16,10 @@ import (
 // scratchSize is one read from the page cache: it stays in the processor's cache until it is hashed.
 const scratchSize = 256 << 10
 
+// soon is how long the hash waits for bytes before a connection counts as late. A block takes a few
+// milliseconds from an origin nearby; the rest is for busy processors and disks.
+const soon = 200 * time.Millisecond
+
 // order hashes one file in the order of its bytes while connections write it in any order. What is
 // next in line comes from the connection's own buffer where there is room to keep it, and from the
 // file, that is from the page cache, where there is none. Only what an earlier run wrote and had not
@@ -31,6 +35,8 @@ type order struct {
 	written []model.Segment  // what is on file, ascending, disjoint; begins at or before pos
 	waiting map[int64][]byte // buffers by their offset, all at or after pos
 	idle    bool             // the hash waits for bytes
+	stuck   bool             // it has waited for longer than it takes to schedule a connection
+	late    *time.Timer      // sets stuck
 	waited  float64          // seconds waited for bytes, of those spent lately
 	spent   float64          // seconds waited and hashed, the older ones fading away
 	ended   bool             // nobody follows any more
@@ -40,6 +46,8 @@ type order struct {
 func newOrder(b *blob, r *run) (*order, error) {
 	o := &order{blob: b, run: r, h: b.file.Digest.NewHash(b.file.Size), waiting: map[int64][]byte{}}
 	o.changed.L = &o.mu
+	o.late = time.AfterFunc(soon, o.tooLate)
+	o.late.Stop()
 	if state, upto := b.sink.Checkpoint(); upto > 0 {
 		if err := o.h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
 			return nil, fmt.Errorf("hash state of %s: %w", b.file.Path, err)
@@ -62,16 +70,17 @@ func newOrder(b *blob, r *run) (*order, error) {
 // or unwritten.
 //
 // When the hash has work and all room is taken, reserve waits: to receive faster than the slowest step
-// only means to read again from the page cache what was in memory just now. It never waits for a
-// connection: not when the hash itself waits for bytes, and not for the piece that is next in line.
-func (o *order) reserve(ctx context.Context, off int64) bool {
+// only means to read again from the page cache what was in memory just now. It does not wait for a
+// connection: not for the piece that is next in line, and not when the hash itself waits for bytes,
+// except that it gives one to an origin nearby a moment: it was only not scheduled, or the disk is busy.
+func (o *order) reserve(ctx context.Context, off int64, near bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for off >= o.pos && off-o.pos < ahead && !o.ended && ctx.Err() == nil {
 		if o.run.buffers.hold(off == o.pos) {
 			return true
 		}
-		if o.idle {
+		if o.idle && (o.stuck || !near) {
 			return false
 		}
 		o.changed.Wait()
@@ -167,15 +176,16 @@ func (o *order) wait(ctx context.Context, scratch []byte) (p []byte, fromFile bo
 		}
 		if p, ok := o.waiting[o.pos]; ok {
 			delete(o.waiting, o.pos)
-			o.idle = false
+			o.busy()
 			return p, false, nil
 		}
 		if n := o.readable(); n > 0 {
-			o.idle = false
+			o.busy()
 			return scratch[:min(n, scratchSize, int64(len(scratch)))], true, nil
 		}
 		if !o.idle {
 			o.idle = true
+			o.late.Reset(soon)
 			o.changed.Broadcast() // those who wait for room need not
 			o.mu.Unlock()         // the plan's lock comes before this one
 			o.run.plan.hashed()
@@ -184,6 +194,23 @@ func (o *order) wait(ctx context.Context, scratch []byte) (p []byte, fromFile bo
 		}
 		o.changed.Wait()
 	}
+}
+
+// busy ends the hash's wait for bytes.
+func (o *order) busy() {
+	if o.idle {
+		o.idle, o.stuck = false, false
+		o.late.Stop()
+	}
+}
+
+// tooLate notes that the hash waits for a connection that is late, and wakes those who waited with it.
+func (o *order) tooLate() {
+	o.mu.Lock()
+	o.stuck = o.idle
+	o.changed.Broadcast()
+	o.mu.Unlock()
+	o.run.plan.hashed()
 }
 
 // readable is how many bytes from pos on are on file before the next kept buffer.
@@ -200,14 +227,14 @@ func (o *order) readable() int64 {
 	return n
 }
 
-// behind reports whether bytes at off need not be asked for yet: the hash has work, off is farther ahead
-// than what may wait for it in memory, and to wait is cheap, since the hash is the slowest step or a
-// request costs next to nothing (near).
+// behind reports whether bytes at off need not be asked for yet: off is farther ahead than what may wait
+// for the hash in memory, and to wait is cheap, since the hash is the slowest step and has work, or a
+// request costs next to nothing (near) and no connection is late.
 func (o *order) behind(off int64, near bool) bool {
 	const claim = 4 * BlockSize // about what such a request covers
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return off-o.pos > ahead-claim && (near || o.slowest()) && !o.idle && !o.ended
+	return off-o.pos > ahead-claim && !o.ended && (near && !o.stuck || o.slowest() && !o.idle)
 }
 
 // bound reports whether the hash, and not the network, is what takes the time.
@@ -236,6 +263,7 @@ func (o *order) drop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ended = true
+	o.late.Stop()
 	o.changed.Broadcast()
 	for off, p := range o.waiting {
 		o.run.buffers.unhold()

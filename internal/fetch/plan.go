@@ -48,6 +48,10 @@ const (
 	longest = 128 * BlockSize
 	// latencyShare is how small the wait for an answer is to be, as a part of the answer's duration.
 	latencyShare = 100
+	// windowLength is how long the shortest answer counts before those since then replace it: routes change.
+	windowLength = 10 * time.Second
+	// firstAnswers is how many answers it takes to believe that an origin is neither near nor far.
+	firstAnswers = 8
 	// nearBefore is the time to first byte below which requests may be short.
 	nearBefore = 5 * time.Millisecond
 )
@@ -115,15 +119,18 @@ type plan struct {
 	held     bool // a claim was refused because its file's hash is behind
 	retreats int  // 429 and 5xx answers so far; the climb reads it
 
-	answer time.Duration // shortest time to first byte, drifting up slowly; 0 = unknown
-	rate   float64       // smoothed bytes per second of one connection, 0 = unknown
+	answer  time.Duration // shortest time to first byte of the newest windows; 0 = unknown
+	answers int           // how many answers came
+	recent  time.Duration // the same, of this window; 0 = unknown
+	window  time.Time     // when this window began
+	rate    float64       // smoothed bytes per second of one connection, 0 = unknown
 }
 
 func newPlan(s Settings, answer time.Duration) *plan {
 	if answer < 2*farAfter {
 		answer = 0 // that may have been the work of a first request, and says little about the distance
 	}
-	p := &plan{settings: s, target: s.Connections, answer: answer}
+	p := &plan{settings: s, target: s.Connections, answer: answer, window: time.Now()}
 	if !s.FixedParallel {
 		p.target = startWith(s.Connections, answer)
 	}
@@ -284,8 +291,18 @@ func (p *plan) claim(b *blob) *claim {
 	return c
 }
 
-// near reports whether a request costs next to nothing, as far as is known.
-func (p *plan) near() bool { return p.answer < nearBefore }
+// near reports whether a request costs next to nothing, as far as is known: the first answers come while
+// all connections are dialled at once, and say little about one that is not far.
+func (p *plan) near() bool {
+	return p.answer < nearBefore || p.answer < farAfter && p.answers < firstAnswers
+}
+
+// nearby is near, for those who do not hold the lock.
+func (p *plan) nearby() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.near()
+}
 
 // length is how many bytes the next request for b should ask for.
 func (p *plan) length(b *blob) int64 {
@@ -371,10 +388,13 @@ func (p *plan) observe(answer time.Duration, rate float64) {
 	const weight = 0.3
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.answer == 0 || answer > 0 && answer < p.answer {
-		p.answer = answer // the shortest says how far it is, the others how busy
-	} else if answer > 0 {
-		p.answer += (answer - p.answer) / 50
+	if answer > 0 {
+		p.answers++
+		p.recent = shorter(p.recent, answer)
+		p.answer = shorter(p.answer, answer) // the shortest says how far it is, the others how busy
+		if time.Since(p.window) > windowLength {
+			p.answer, p.recent, p.window = p.recent, 0, time.Now()
+		}
 	}
 	if rate > 0 {
 		if p.rate == 0 {
@@ -382,6 +402,14 @@ func (p *plan) observe(answer time.Duration, rate float64) {
 		}
 		p.rate += weight * (rate - p.rate)
 	}
+}
+
+// shorter is the shorter of two durations of which 0 is unknown.
+func shorter(a, b time.Duration) time.Duration {
+	if a == 0 || b < a {
+		return b
+	}
+	return a
 }
 
 // setTarget changes how many connections may be busy. Above a lowered target the claims that would
@@ -435,10 +463,10 @@ func (p *plan) begin(c *claim, cancel context.CancelCauseFunc) {
 }
 
 // overdue waits while more than limit bytes of b are not durable, so that a power loss never costs
-// more. It asks for a durability point when half of the limit is reached.
+// more. It asks for a durability point when three quarters of the limit are reached.
 func (p *plan) overdue(ctx context.Context, b *blob, limit int64) error {
 	waiting := b.sink.Unsynced()
-	if waiting < limit/2 {
+	if waiting < limit/4*3 {
 		return nil
 	}
 	select {

@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -17,6 +18,8 @@ type nothing struct {
 }
 
 func (n nothing) Missing() []model.Segment { return n.missing }
+
+func (n nothing) Checkpoint() (state []byte, upto int64) { return nil, 0 }
 
 // However connections take, steal, fail, and are cut, each byte is written exactly once, no two
 // connections ever hold the same block, and the plan ends.
@@ -145,21 +148,73 @@ func TestRequestsAreAsLongAsTheOriginIsFar(t *testing.T) {
 		answer   time.Duration
 		rate     float64
 		from, to model.Bytes
+		answers  int
 	}{
-		{0, 0, 2 * model.MiB, 5 * model.MiB},                              // unknown: little, until the first answer tells
-		{8 * time.Millisecond, 20e6, 16 * model.MiB, 16 * model.MiB},      // not far: the chunk for this size
-		{50 * time.Millisecond, 20e6, 95 * model.MiB, 100 * model.MiB},    // a hundred times what a round trip costs
-		{300 * time.Millisecond, 100e6, 128 * model.MiB, 128 * model.MiB}, // never so long that the hash is left behind
-		{500 * time.Microsecond, 0, 2 * model.MiB, 5 * model.MiB},         // beside us: what waits for the hash fits into memory
+		{0, 0, 2 * model.MiB, 5 * model.MiB, 0},                                         // unknown: little, until the first answer tells
+		{8 * time.Millisecond, 20e6, 16 * model.MiB, 16 * model.MiB, firstAnswers},      // not far: the chunk for this size
+		{8 * time.Millisecond, 20e6, 2 * model.MiB, 5 * model.MiB, 1},                   // while all are dialled, who knows
+		{50 * time.Millisecond, 20e6, 95 * model.MiB, 100 * model.MiB, firstAnswers},    // a hundred times what a round trip costs
+		{300 * time.Millisecond, 100e6, 128 * model.MiB, 128 * model.MiB, firstAnswers}, // never so long that the hash is left behind
+		{500 * time.Microsecond, 0, 2 * model.MiB, 5 * model.MiB, firstAnswers},         // beside us: what waits for the hash fits into memory
 	} {
 		p := newPlan(Settings{Connections: 8, FixedParallel: true, Chunk: ChunkRule{}.withDefaults()}, 0)
-		p.answer, p.rate = c.answer, c.rate
+		p.answer, p.rate, p.answers = c.answer, c.rate, c.answers
 		p.add(newBlob(model.File{Size: 4 << 30}, nothing{missing: []model.Segment{{End: 4 << 30}}}))
 		claim := p.takeLarge()
 		if n := model.Bytes(claim.end - claim.pos); n < c.from || n > c.to {
 			t.Errorf("answer after %v, %.0f MB/s: request of %v, want %v to %v", c.answer, c.rate/1e6, n, c.from, c.to)
 		}
 	}
+}
+
+// A machine that is busy answers late, and is not farther away for that. One that moved is.
+func TestTheShortestAnswerOfTheLastWhileSaysHowFarAnOriginIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlan(Settings{Connections: 8}, 0)
+		p.observe(time.Millisecond, 0)
+		for range 200 {
+			p.observe(40*time.Millisecond, 0)
+		}
+		if p.answer != time.Millisecond {
+			t.Errorf("after late answers the origin is %v away, want 1ms", p.answer)
+		}
+		for range 3 {
+			time.Sleep(windowLength + time.Second)
+			p.observe(40*time.Millisecond, 0)
+		}
+		if p.answer != 40*time.Millisecond {
+			t.Errorf("long after the last short answer the origin is %v away, want 40ms", p.answer)
+		}
+	})
+}
+
+// From an origin nearby connections wait for the hash for a moment even when it has nothing to do: what
+// they would bring could not wait in memory. They do not wait for a connection that is late.
+func TestNobodyRunsFarAheadOfAHashThatWaitsForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlan(Settings{Connections: 2}, 0)
+		r := &run{Fetcher: New(Settings{}, nil), plan: p, job: Job{Progress: &Progress{}}}
+		b := newBlob(model.File{Size: 64 * BlockSize}, nothing{missing: []model.Segment{{End: 64 * BlockSize}}})
+		var err error
+		if b.order, err = newOrder(b, r); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { _, err := b.order.follow(ctx); ended <- err }()
+		synctest.Wait()
+		if !b.order.behind(ahead, true) || b.order.behind(0, true) || b.order.behind(ahead, false) {
+			t.Error("at first, who is near and far ahead is to wait, and nobody else")
+		}
+		time.Sleep(soon + time.Millisecond)
+		if b.order.behind(ahead, true) || b.order.reserve(ctx, ahead-1, true) != true {
+			t.Error("a late connection holds up the others")
+		}
+		cancel()
+		if err := <-ended; err == nil {
+			t.Error("follow returned no error although its context ended")
+		}
+	})
 }
 
 func TestWaitingForWorkEndsWithTheContext(t *testing.T) {

@@ -23,7 +23,7 @@ func BenchmarkOpenPartial(b *testing.B) {
 			}
 			tail := make([]byte, store.BlockSize)
 			for i := range size / store.BlockSize / 2 {
-				if err := p.WriteAt(tail[:1], i*store.BlockSize); err != nil {
+				if err := p.WriteAt(tail[:1], i*store.BlockSize, crcOf(tail[:1])); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -78,7 +78,7 @@ func BenchmarkWrite(b *testing.B) {
 					b.Fatal(err)
 				}
 				for off := int64(0); off < size; off += int64(len(piece)) {
-					if err := p.WriteAt(piece, off); err != nil {
+					if err := p.WriteAt(piece, off, crcOf(piece)); err != nil {
 						b.Fatal(err)
 					}
 					if p.Unsynced() >= 64<<20 {

@@ -31,7 +31,7 @@ func TestManyWritersAndASyncDoNotDisturbEachOther(t *testing.T) {
 			defer func() { written <- struct{}{} }()
 			for off := i << 20; off < (i+1)<<20; off += 100_000 {
 				end := min(off+100_000, (i+1)<<20)
-				if err := p.WriteAt(whole[off:end], off); err != nil {
+				if err := p.WriteAt(whole[off:end], off, crcOf(whole[off:end])); err != nil {
 					return err
 				}
 				if _, err := p.ReadAt(make([]byte, end-off), off); err != nil {
@@ -99,9 +99,9 @@ func TestWhatChangesDuringASyncIsNotCalledDurable(t *testing.T) {
 	}{
 		// The entry looks as before, but its bytes are newer than the sync.
 		"the same bytes again": {1 << 20, func(p *store.Partial) error {
-			return errors.Join(p.Forget(model.Segment{End: 1 << 20}), p.WriteAt(b, 0))
+			return errors.Join(p.Forget(model.Segment{End: 1 << 20}), p.WriteAt(b, 0, crcOf(b)))
 		}},
-		"more bytes in a block": {1 << 19, func(p *store.Partial) error { return p.WriteAt(b[1<<19:], 1<<19) }},
+		"more bytes in a block": {1 << 19, func(p *store.Partial) error { return p.WriteAt(b[1<<19:], 1<<19, crcOf(b[1<<19:])) }},
 	} {
 		t.Run(change, func(t *testing.T) {
 			act := func() {}
@@ -113,7 +113,7 @@ func TestWhatChangesDuringASyncIsNotCalledDurable(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer p.Close()
-			if err := p.WriteAt(b[:c.before], 0); err != nil {
+			if err := p.WriteAt(b[:c.before], 0, crcOf(b[:c.before])); err != nil {
 				t.Fatal(err)
 			}
 			act = func() {

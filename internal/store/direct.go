@@ -10,7 +10,7 @@ import (
 
 // WritePast is WriteAt for bytes that nobody reads again soon. Where it can, and unless the policy is
 // CacheKeep, it writes whole blocks past the page cache, in one call each.
-func (p *Partial) WritePast(b []byte, off int64) error { return p.write(b, off, true) }
+func (p *Partial) WritePast(b []byte, off int64, crc uint32) error { return p.write(b, off, crc, true) }
 
 // openDirect opens the data file once more, for writing past the page cache. Where the file system or
 // the policy does not allow that, everything goes through the page cache.

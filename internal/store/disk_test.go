@@ -61,7 +61,7 @@ func TestADeviceThatLosesBytesTakesBackWhatWasNotDurable(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := content(1, int(store.BlockSize))
-	if err := errors.Join(p.WriteAt(b, 0), p.Sync(hashState(b), store.BlockSize), p.WriteAt(b, store.BlockSize)); err != nil {
+	if err := errors.Join(p.WriteAt(b, 0, crcOf(b)), p.Sync(hashState(b), store.BlockSize), p.WriteAt(b, store.BlockSize, crcOf(b))); err != nil {
 		t.Fatal(err)
 	}
 	w.disk.Fail(func(op, name string) error {
@@ -77,7 +77,7 @@ func TestADeviceThatLosesBytesTakesBackWhatWasNotDurable(t *testing.T) {
 	if err := p.Sync(nil, 0); err == nil {
 		t.Error("a second sync says that all is well: the kernel reports a loss only once")
 	}
-	if err := p.WriteAt(b, store.BlockSize); err == nil {
+	if err := p.WriteAt(b, store.BlockSize, crcOf(b)); err == nil {
 		t.Error("writing goes on")
 	}
 	if err := p.Close(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"testing"
@@ -32,6 +33,9 @@ func memoryDir(t testing.TB) string {
 	})
 	return dir
 }
+
+// crcOf is the checksum that whoever writes b gives along.
+func crcOf(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(ownInChild); path != "" {

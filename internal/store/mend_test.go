@@ -40,7 +40,7 @@ func TestMendingFetchesOnlyWhatIsDamaged(t *testing.T) {
 		t.Error("a checkpoint of a repair is trusted")
 	}
 	for _, seg := range want {
-		if err := p.WriteAt(big[seg.Start:seg.End], seg.Start); err != nil {
+		if err := p.WriteAt(big[seg.Start:seg.End], seg.Start, crcOf(big[seg.Start:seg.End])); err != nil {
 			t.Fatal(err)
 		}
 	}

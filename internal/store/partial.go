@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"ema/internal/model"
@@ -89,11 +90,12 @@ func (p *Partial) covers(start, end int64) bool {
 	return true
 }
 
-// WriteAt writes b at off: inside one block, exactly where that block's written bytes end. When it
-// returns, the bytes survive the death of this process; Sync makes them survive a power loss.
-func (p *Partial) WriteAt(b []byte, off int64) error { return p.write(b, off, false) }
+// WriteAt writes b at off: inside one block, exactly where that block's written bytes end. crc is b's
+// CRC-32C, taken by the caller while b was in the processor's cache. When WriteAt returns, the bytes
+// survive the death of this process; Sync makes them survive a power loss.
+func (p *Partial) WriteAt(b []byte, off int64, crc uint32) error { return p.write(b, off, crc, false) }
 
-func (p *Partial) write(b []byte, off int64, past bool) error {
+func (p *Partial) write(b []byte, off int64, crc uint32, past bool) error {
 	if len(b) == 0 {
 		return nil
 	}
@@ -115,7 +117,9 @@ func (p *Partial) write(b []byte, off int64, past bool) error {
 	case off != start+old.len():
 		return p.misuse("write", fmt.Errorf("bytes at %d do not continue those written up to %d", off, start+old.len()))
 	}
-	crc := crc32.Update(old.crc(), castagnoli, b) // first, while b is in the processor's cache
+	if old.len() > 0 {
+		crc = crc32.Update(old.crc(), castagnoli, b)
+	}
 	// Data first, then the note about it: killed in between, we lose the note and not the truth.
 	if err := p.store(b, off, past); err != nil {
 		return p.error("write blob", err)
@@ -161,11 +165,25 @@ func (p *Partial) group(i int) (first, n int64) {
 }
 
 // writeEntry writes block i's entry to the journal; p.mu is held, or nobody else has p yet.
-func (p *Partial) writeEntry(i int) error {
-	var b [entryLen]byte
-	binary.LittleEndian.PutUint64(b[:], uint64(p.j.entries[i]))
-	_, err := p.log.WriteAt(b[:], entryOffset+int64(i)*entryLen)
-	return err
+func (p *Partial) writeEntry(i int) error { return p.writeEntries([]int{i}) }
+
+// writeEntries writes the entries of blocks to the journal, those of adjacent blocks in one call; p.mu
+// is held, or nobody else has p yet.
+func (p *Partial) writeEntries(blocks []int) error {
+	slices.Sort(blocks)
+	var buf []byte
+	for k, i := range blocks {
+		buf = binary.LittleEndian.AppendUint64(buf, uint64(p.j.entries[i]))
+		if k+1 < len(blocks) && blocks[k+1] == i+1 {
+			continue
+		}
+		first := i + 1 - len(buf)/entryLen
+		if _, err := p.log.WriteAt(buf, entryOffset+int64(first)*entryLen); err != nil {
+			return err
+		}
+		buf = buf[:0]
+	}
+	return nil
 }
 
 // Sync makes durable what was written before the call, and keeps state - the in-order hash's
@@ -218,13 +236,15 @@ func (p *Partial) Sync(state []byte, upto int64) error {
 	p.fresh = max(0, p.fresh-fresh)
 	var err error
 	if p.forgets == forgets {
+		var durable []int
 		for _, m := range marks {
 			if p.w.sync && p.j.entries[m.block] == m.e {
 				p.j.entries[m.block] |= durableBit
 				delete(p.dirty, m.block)
-				err = errors.Join(err, p.writeEntry(m.block))
+				durable = append(durable, m.block)
 			}
 		}
+		err = p.writeEntries(durable)
 		if state != nil && upto > 0 {
 			err = errors.Join(err, p.keep(state, upto))
 		}

@@ -146,7 +146,7 @@ func TestPartialIsWhatWasWrittenWhateverHappens(t *testing.T) {
 				seed++
 				b := noise[seed%1000:][:n]
 				off := int64(i)*store.BlockSize + m.written[i]
-				if err := p.WriteAt(b, off); err != nil {
+				if err := p.WriteAt(b, off, crcOf(b)); err != nil {
 					t.Fatal(err)
 				}
 				copy(m.bytes[off:], b)
@@ -161,7 +161,7 @@ func TestPartialIsWhatWasWrittenWhateverHappens(t *testing.T) {
 				seed++
 				b := bytes.Clone(noise[seed%1000:][:store.BlockSize]) // so large an allocation begins at a page
 				off := int64(i) * store.BlockSize
-				if err := p.WritePast(b, off); err != nil {
+				if err := p.WritePast(b, off, crcOf(b)); err != nil {
 					t.Fatal(err)
 				}
 				copy(m.bytes[off:], b)
@@ -172,7 +172,7 @@ func TestPartialIsWhatWasWrittenWhateverHappens(t *testing.T) {
 				if m.written[i]+1 >= m.blockLen(i) {
 					return // the next byte is another block's
 				}
-				if err := p.WriteAt([]byte{1}, int64(i)*store.BlockSize+m.written[i]+1); err == nil {
+				if err := p.WriteAt([]byte{1}, int64(i)*store.BlockSize+m.written[i]+1, crcOf([]byte{1})); err == nil {
 					t.Fatal("a write that leaves a gap was taken")
 				}
 			},

@@ -123,7 +123,7 @@ func TestCollectingTakesOnlyWhatIsOldAndUnused(t *testing.T) {
 			t.Errorf("%s is there: %v, want %v", name, err == nil, want)
 		}
 	}
-	if err := p.WriteAt([]byte("x"), 0); err != nil || !w.Available(s.m.ID, commit1, s.m.Files) {
+	if err := p.WriteAt([]byte("x"), 0, crcOf([]byte("x"))); err != nil || !w.Available(s.m.ID, commit1, s.m.Files) {
 		t.Errorf("something in use was taken: %v", err)
 	}
 }
@@ -146,7 +146,7 @@ func TestRemovingAModelLeavesWhatIsBeingFetched(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, plan := range []store.Removal{r, later} { // made before and after the fetch began
-		if err := errors.Join(w.Remove(t.Context(), plan), p.WriteAt([]byte("x"), p.Written(0))); err != nil {
+		if err := errors.Join(w.Remove(t.Context(), plan), p.WriteAt([]byte("x"), p.Written(0), crcOf([]byte("x")))); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -147,7 +147,7 @@ func fetch(ctx context.Context, w *store.Writer, s sample, f model.File, progres
 	for _, seg := range p.Missing() {
 		for off := seg.Start; off < seg.End; {
 			n := min(piece, seg.End-off, store.BlockSize-off%store.BlockSize)
-			if err := p.WriteAt(whole[off:off+n], off); err != nil {
+			if err := p.WriteAt(whole[off:off+n], off, crcOf(whole[off:off+n])); err != nil {
 				return nil, err
 			}
 			off += n

@@ -151,7 +151,7 @@ func TestAResumeOfUnknownContentNeedsTheSameValidator(t *testing.T) {
 			t.Errorf("%d: %d bytes are there, want %d", i, got, c.written)
 		}
 		if c.written == 0 {
-			if err := p.WriteAt([]byte("hello"), 0); err != nil {
+			if err := p.WriteAt([]byte("hello"), 0, crcOf([]byte("hello"))); err != nil {
 				t.Fatal(err)
 			}
 		}
