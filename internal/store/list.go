@@ -115,7 +115,7 @@ func (notHere) Is(target error) bool { return target == fs.ErrNotExist }
 func (s *Store) Available(id model.ID, commit string, wanted []model.File) bool {
 	v := s.viewOf(id, commit)
 	for _, f := range wanted {
-		if v.file(f, true).State != Available {
+		if v.file(f, true, identity{}).State != Available {
 			return false
 		}
 	}
@@ -172,9 +172,14 @@ func (s *Store) look(id model.ID) Model {
 			refs[e.Name()] = []string{}
 		}
 	}
+	sidecars, _ := os.ReadDir(s.blocksDir(id))
+	checked := make(map[string]bool, len(sidecars))
+	for _, e := range sidecars {
+		checked[e.Name()] = true
+	}
 	for commit, names := range refs {
 		slices.Sort(names)
-		r := s.revision(id, commit, here[commit], known)
+		r := s.revision(id, commit, here[commit], known, checked)
 		r.Refs = names
 		m.Revisions = append(m.Revisions, r)
 		for _, f := range r.Files {
@@ -189,20 +194,20 @@ func (s *Store) look(id model.ID) Model {
 
 // revision judges one commit: by the files that its record wanted, else by the list of all its
 // files, else by what lies there.
-func (s *Store) revision(id model.ID, commit string, here bool, known map[string]fs.FileInfo) Revision {
+func (s *Store) revision(id model.ID, commit string, here bool, known map[string]fs.FileInfo, checked map[string]bool) Revision {
 	v := s.viewOf(id, commit)
-	v.known = known
+	v.known, v.checked = known, checked
 	r := Revision{Commit: commit, Record: readRecord(s.recordPath(id, commit)), State: Available}
 	if r.Record != nil && (r.Record.ID.DirName() != id.DirName() || r.Record.Commit != commit) {
 		r.Record = nil
 	}
 	if r.Record != nil {
-		for _, f := range r.Record.Files {
-			r.add(v.file(f, true))
+		for i, f := range r.Record.Files {
+			r.add(v.file(f, true, r.Record.proven[i]))
 		}
 	} else if files, ok := s.readTree(id, commit); ok {
 		for _, f := range files {
-			r.add(v.file(f, false))
+			r.add(v.file(f, false, identity{}))
 		}
 	} else {
 		r.State = Unverified // nobody can tell whether this is all
@@ -242,6 +247,7 @@ func worse(a, b State) State {
 type view struct {
 	dir, blobs, sidecars string
 	known                map[string]fs.FileInfo // blobs that were looked at already
+	checked              map[string]bool        // names of the sidecars that are there; nil: nobody looked
 }
 
 func (s *Store) viewOf(id model.ID, commit string) view {
@@ -256,8 +262,9 @@ func (v view) stat(blob string) (fs.FileInfo, error) {
 }
 
 // file judges one wanted file. Only for a file of our own does the name of the blob count: through
-// a mirror, other tools store the same content under other names.
-func (v view) file(f model.File, ours bool) FileState {
+// a mirror, other tools store the same content under other names. proven is what the blob was when it
+// was proven, zero if nobody remembers.
+func (v view) file(f model.File, ours bool, proven identity) FileState {
 	name := v.dir + "/" + f.Path
 	target, err := os.Readlink(name)
 	if err != nil {
@@ -276,6 +283,8 @@ func (v view) file(f model.File, ours bool) FileState {
 		return FileState{f, Incomplete}
 	case !info.Mode().IsRegular() || info.Size() != f.Size || ours && blob != f.Digest.Hex():
 		return FileState{f, Damaged}
+	case v.checked[blob+".crc"] && proven == identityOf(info):
+		return FileState{f, Available}
 	}
 	return FileState{f, stateOf(prove(v.sidecars+"/"+blob+".crc", info))}
 }
@@ -332,7 +341,7 @@ func (v view) walk(visit func(FileState)) {
 					f.Digest = d
 				}
 				if f.State != Incomplete {
-					f.State = v.file(f.File, false).State
+					f.State = v.file(f.File, false, identity{}).State
 				}
 			}
 		}

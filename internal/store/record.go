@@ -19,6 +19,10 @@ type Record struct {
 	Files            []model.File // wanted files, with their final digests
 	Source           string       // where from, without secrets
 	CompletedAt      time.Time
+
+	// proven is what the blob of each of Files was when its sidecar proved it, zero if none did: as long
+	// as it is the same and the sidecar is there, a listing need not open that.
+	proven []identity
 }
 
 type recordJSON struct {
@@ -38,6 +42,8 @@ type recordFile struct {
 	Digest    string `json:"digest"` // 64 hexadecimal digits: sha256; 40: git blob id
 	PointerID string `json:"pointer_id,omitempty"`
 	XetHash   string `json:"xet_hash,omitempty"`
+	Modified  int64  `json:"proven_mtime_ns,omitempty"` // of the blob, when it was proven
+	Inode     uint64 `json:"proven_inode,omitempty"`
 }
 
 // MarshalJSON writes the form in which records are kept.
@@ -47,7 +53,10 @@ func (r Record) MarshalJSON() ([]byte, error) {
 		Source: r.Source, CompletedAt: r.CompletedAt.UTC(), Files: make([]recordFile, len(r.Files)),
 	}
 	for i, f := range r.Files {
-		out.Files[i] = recordFile{f.Path, f.Size, f.Digest.Hex(), f.PointerID, f.XetHash}
+		out.Files[i] = recordFile{Path: f.Path, Size: f.Size, Digest: f.Digest.Hex(), PointerID: f.PointerID, XetHash: f.XetHash}
+		if i < len(r.proven) {
+			out.Files[i].Modified, out.Files[i].Inode = r.proven[i].mtime, r.proven[i].inode
+		}
 	}
 	return json.Marshal(out)
 }
@@ -65,7 +74,7 @@ func (r *Record) UnmarshalJSON(raw []byte) error {
 	if !model.IsCommit(in.Commit) {
 		return fmt.Errorf("record of %v: %q is not a commit", id, in.Commit)
 	}
-	files := make([]model.File, len(in.Files))
+	files, proven := make([]model.File, len(in.Files)), make([]identity, len(in.Files))
 	for i, f := range in.Files {
 		d, err := model.ParseDigest(f.Digest)
 		if err = errors.Join(err, model.CheckPath(f.Path)); err != nil {
@@ -75,8 +84,11 @@ func (r *Record) UnmarshalJSON(raw []byte) error {
 			return fmt.Errorf("record of %v: %s: size %d is negative", id, f.Path, f.Size)
 		}
 		files[i] = model.File{Path: f.Path, Size: f.Size, Digest: d, PointerID: f.PointerID, XetHash: f.XetHash}
+		if f.Inode != 0 {
+			proven[i] = identity{size: f.Size, mtime: f.Modified, inode: f.Inode}
+		}
 	}
-	*r = Record{id, in.Revision, in.Commit, in.Include, in.Exclude, files, in.Source, in.CompletedAt}
+	*r = Record{id, in.Revision, in.Commit, in.Include, in.Exclude, files, in.Source, in.CompletedAt, proven}
 	return nil
 }
 

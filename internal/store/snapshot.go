@@ -39,7 +39,8 @@ func (w *Writer) Commit(ctx context.Context, m *model.Manifest, files []model.Fi
 	if err := model.CheckRevision(rev); err != nil {
 		return fail(&model.Error{Op: "commit", Class: model.Usage, Model: m.ID, Err: err})
 	}
-	if err := w.checkFiles(m.ID, files); err != nil {
+	proven, err := w.checkFiles(m.ID, files)
+	if err != nil {
 		return fail(err)
 	}
 	snap := w.Snapshot(m.ID, m.Commit)
@@ -59,7 +60,7 @@ func (w *Writer) Commit(ctx context.Context, m *model.Manifest, files []model.Fi
 	if err := w.adopt(w.blobsDir(m.ID), w.blocksDir(m.ID)); err != nil {
 		return fail(err)
 	}
-	rec.ID, rec.Revision, rec.Commit, rec.Files = m.ID, rev, m.Commit, files
+	rec.ID, rec.Revision, rec.Commit, rec.Files, rec.proven = m.ID, rev, m.Commit, files, proven
 	if err := w.describe(m, rec); err != nil {
 		return fail(err)
 	}
@@ -75,35 +76,40 @@ func (w *Writer) Commit(ctx context.Context, m *model.Manifest, files []model.Fi
 	return snap, nil
 }
 
-// checkFiles refuses names that cannot all exist, and files whose blob is not there.
-func (w *Writer) checkFiles(id model.ID, files []model.File) error {
+// checkFiles refuses names that cannot all exist, and files whose blob is not there. It returns what each
+// blob is now, zero for those that were never proven.
+func (w *Writer) checkFiles(id model.ID, files []model.File) ([]identity, error) {
 	names := make(map[string]bool, len(files)) // true for a file, false for a folder above one
-	for _, f := range files {
+	proven := make([]identity, len(files))
+	for i, f := range files {
 		if err := model.CheckPath(f.Path); err != nil {
-			return &model.Error{Op: "commit", Class: model.Integrity, Model: id, File: f.Path, Err: err}
+			return nil, &model.Error{Op: "commit", Class: model.Integrity, Model: id, File: f.Path, Err: err}
 		}
 		if _, used := names[f.Path]; used {
-			return clash(id, f.Path, "is named twice, or is a file and a folder")
+			return nil, clash(id, f.Path, "is named twice, or is a file and a folder")
 		}
 		names[f.Path] = true
 		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
 			if names[dir] {
-				return clash(id, f.Path, "lies below a file")
+				return nil, clash(id, f.Path, "lies below a file")
 			}
 			names[dir] = false
 		}
 		info, err := os.Stat(w.blobPath(id, f.Digest.Hex()))
 		if f.Digest.IsZero() || errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || info.Size() != f.Size) {
-			return &model.Error{
+			return nil, &model.Error{
 				Op: "commit", Class: model.Integrity, Model: id, File: f.Path,
 				Err: fmt.Errorf("its content (%d bytes, %v) is not published", f.Size, f.Digest),
 			}
 		}
 		if err != nil {
-			return diskError("commit", id, f.Path, err)
+			return nil, diskError("commit", id, f.Path, err)
+		}
+		if prove(w.sidecarPath(id, f.Digest.Hex()), info) == Proven {
+			proven[i] = identityOf(info)
 		}
 	}
-	return nil
+	return proven, nil
 }
 
 func clash(id model.ID, file, why string) error {
