@@ -1,0 +1,73 @@
+// Package event says what just happened, over a bus that never blocks the teller.
+//
+// Tellers know no listeners. A listener that is slow gets the progress of a download merged into its
+// newest figure, never loses anything else, and is cut off rather than waited for; it resumes by the
+// number of the last event that it saw.
+package event
+
+import (
+	"time"
+
+	"ema/internal/model"
+)
+
+// Kind says what an event tells, and so which type its Data has.
+type Kind string
+
+// The kinds of events.
+const (
+	KindProgress Kind = "progress" // Progress: how far a download is; a newer one replaces it
+	KindState    Kind = "state"    // Change: a download went from one state to another
+	KindRetry    Kind = "retry"    // Retry: an attempt failed and will be repeated
+	KindLimit    Kind = "limit"    // Limit: another bandwidth limit holds
+	KindSpace    Kind = "space"    // Space: there is too little room on the disk
+)
+
+// An Event is one thing that happened. It is a value; nobody changes its Data once it is told.
+type Event struct {
+	// Seq numbers events in the order in which they were told, with gaps. The bus sets it.
+	Seq uint64
+	// At is when it was told, in UTC. The bus sets it.
+	At       time.Time
+	Kind     Kind
+	Download string   // id of the download concerned; "" when it concerns all
+	Model    model.ID // zero when none is concerned
+	Data     any      // Progress, Change, Retry, Limit or Space, by Kind
+}
+
+// Progress is how far a download is.
+type Progress struct {
+	State       model.State
+	Done, Total model.Bytes   // Total is 0 while unknown
+	Rate        float64       // bytes per second
+	ETA         time.Duration // 0 while unknown
+	Connections int           // that are busy
+	Note        string        // the newest reason for waiting or changing course
+}
+
+// Change is a step in the life of a download.
+type Change struct {
+	From, To model.State
+	Reason   string    // in words; "" when there is nothing to say
+	NextTry  time.Time // when To is model.Retrying
+}
+
+// Retry is an attempt that failed and will be repeated.
+type Retry struct {
+	Host  string // that was asked
+	Class model.Class
+	Error string
+	Wait  time.Duration // until it is repeated
+}
+
+// Limit is the bandwidth limit that holds from now on.
+type Limit struct {
+	Rate model.Bytes // per second; 0 is unlimited
+	Why  string      // what set it
+}
+
+// Space is a lack of room on the disk.
+type Space struct {
+	Short  model.Bytes // how much is missing
+	Reason string      // in words, with its figures
+}
