@@ -39,6 +39,7 @@ type app struct {
 	connections string   // --connections of a command that fetches; empty = as configured
 
 	effective *config.Effective // loaded by settings
+	within    *line             // the daemon's own line, when a command runs inside the daemon; else nil
 	running   bool              // the command line was understood, and its command has begun
 }
 

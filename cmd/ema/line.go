@@ -34,6 +34,9 @@ type line struct {
 // line builds the pipeline that the effective settings and the environment describe. It uses no
 // network, and no disk besides reading the token's file and opening the log. Close it.
 func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*line, error) {
+	if a.within != nil {
+		return a.within, nil
+	}
 	// Little of the heap lives long, and memory that is new to the process costs more than collecting: pulling 1.1 GiB in
 	// 3,002 files peaks at 56 MiB instead of 75, for no more CPU time.
 	a.collectAt(25)
@@ -78,8 +81,28 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 	}, nil
 }
 
-// Close gives up idle connections, and closes the log.
-func (l *line) Close() error { return errors.Join(l.sources.Close(), l.closeLog()) }
+// Close gives up idle connections, and closes the log. The daemon's line outlives the commands that run within it.
+func (l *line) Close() error {
+	if l.Writer != nil {
+		return nil
+	}
+	return l.end()
+}
+
+// end closes a line for good.
+func (l *line) end() error { return errors.Join(l.sources.Close(), l.closeLog()) }
+
+// own makes this command the store's writer; within the daemon it works as that one. done gives it back.
+func (a *app) own(ctx context.Context, s *store.Store, command string) (w *store.Writer, done func() error, err error) {
+	if a.within != nil {
+		return a.within.Writer, func() error { return nil }, nil
+	}
+	w, err = s.Own(ctx, command, func(o store.Owner) { fmt.Fprintln(a.stderr, "ema: waiting for "+o.String()) })
+	if err != nil {
+		return nil, nil, err
+	}
+	return w, w.Close, nil
+}
 
 // done logs how a command on one model went. A failure is worth a warning in a log file only: on stderr its sentence
 // stands already.
@@ -96,6 +119,9 @@ func (l *line) done(ctx context.Context, what string, id model.ID, begun time.Ti
 
 // store is the store that the settings name, for commands that need nothing else.
 func (a *app) store() (*store.Store, error) {
+	if a.within != nil {
+		return a.within.Store, nil
+	}
 	a.collectAt(400) // a listing is over before its memory is worth collecting
 	e, err := a.settings()
 	if err != nil {

@@ -71,14 +71,15 @@ type removedItem struct {
 
 // remove says what a plan takes away, and takes it away unless it is a dry run. The plan is made when the store is ours,
 // so that what is said is what goes.
-func (a *app) remove(ctx context.Context, s *store.Store, command, name string, plan func() (store.Removal, error), dryRun bool) (err error) {
+func (a *app) remove(ctx context.Context, s *store.Store, command, name string, plan func() (store.Removal, error), dryRun bool) (failed error) {
 	var w *store.Writer
 	if !dryRun {
-		w, err = s.Own(ctx, command, func(o store.Owner) { fmt.Fprintln(a.stderr, "ema: waiting for "+o.String()) })
+		own, done, err := a.own(ctx, s, command)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, w.Close()) }()
+		defer func() { failed = errors.Join(failed, done()) }()
+		w = own
 	}
 	r, err := plan()
 	if err != nil {

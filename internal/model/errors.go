@@ -56,6 +56,7 @@ type Error struct {
 	URL   string        // where from; printed without its query, since signed links carry secrets
 	Hint  string        // what to do, in the imperative; empty when there is nothing to say
 	After time.Duration // the server's own wish for how long to wait; 0 when it had none
+	Short Bytes         // of DiskFull: how much space is missing; 0 when nobody knows
 	Err   error         // the cause
 }
 

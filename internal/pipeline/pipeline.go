@@ -37,8 +37,24 @@ type Line struct {
 	Waiting func(store.Owner)
 	// Hub is the address of the hub, for the records of what came from there.
 	Hub string
+	// Writer is the owner as which a daemon works on its store for all its life; nil means to own the
+	// store for as long as a change takes.
+	Writer *store.Writer
 	// Parallel is how many files are hashed at once; 0 means 2.
 	Parallel int
+
+	reserved reservations
+}
+
+// own is the right to change the store; done gives it back.
+func (l *Line) own(ctx context.Context, waiting func(store.Owner)) (w *store.Writer, done func(), err error) {
+	if l.Writer != nil {
+		return l.Writer, func() {}, nil
+	}
+	if w, err = l.Store.Own(ctx, l.Command, waiting); err != nil {
+		return nil, nil, err
+	}
+	return w, func() { _ = w.Close() }, nil //nolint:errcheck // only the lock is given up: nothing of the work can be lost
 }
 
 func (l *Line) parallel() int {

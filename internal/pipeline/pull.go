@@ -21,6 +21,19 @@ type Request struct {
 	Revision string // "" is the source's default
 	Select   Selection
 	To       string // a plain folder that is to hold the same files; "" for none
+
+	Limit       limiter // bytes wait for it; nil for none
+	Connections int     // most connections of this pull; 0 is as the Fetcher was set
+	// Resolved is told once what the revision means and how much it is; nil when nobody asks.
+	Resolved func(commit string, size model.Bytes)
+	// Retried is told of each attempt that failed and will be repeated; nil when nobody asks.
+	Retried func(err error, wait time.Duration)
+}
+
+// limiter is what bytes wait for.
+type limiter interface {
+	Take(ctx context.Context, n int) error
+	Piece(most int) int
 }
 
 // A Plan is what a Pull would do.
@@ -116,6 +129,9 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 	r, err := l.resolve(ctx, req, p)
 	if err != nil {
 		return nil, err
+	}
+	if req.Resolved != nil {
+		req.Resolved(r.manifest.Commit, sum(r.wanted))
 	}
 	path := l.Store.Snapshot(r.ID, r.manifest.Commit)
 	if !l.upToDate(r) {
@@ -277,11 +293,11 @@ func adoptDigests(files, known []model.File) {
 
 // bring does the work of a Pull as the store's owner.
 func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, error) {
-	w, err := l.Store.Own(ctx, l.Command, l.Waiting)
+	w, done, err := l.own(ctx, l.Waiting)
 	if err != nil {
 		return "", err
 	}
-	defer w.Close()
+	defer done()
 	if l.upToDate(r) { // whoever had the store before us may have brought the same
 		return l.Store.Snapshot(r.ID, r.manifest.Commit), nil
 	}
@@ -290,11 +306,13 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	if err != nil {
 		return "", err
 	}
-	if err := l.space(r.ID, r.manifest.Commit, missing); err != nil {
+	reserved, err := l.reserve(r.ID, r.manifest.Commit, missing)
+	if err != nil {
 		return "", err
 	}
+	defer reserved.end()
 	p.enter("fetching", func(s *Stage) { s.Here, s.FilesHere = s.Bytes-sum(missing), s.Files-len(missing) })
-	if err := l.fetch(ctx, w, r, missing, nil, p); err != nil {
+	if err := l.fetch(ctx, w, r, missing, nil, reserved, p); err != nil {
 		return "", err
 	}
 	p.enter("publishing", nil)
@@ -386,30 +404,9 @@ func (l *Line) blob(id model.ID, f model.File) (store.Blob, error) {
 	return l.Store.Blob(id, f.Digest)
 }
 
-// space refuses to begin what cannot end: the bytes to be written must fit, with MinFree left over.
-func (l *Line) space(id model.ID, commit string, missing []model.File) error {
-	var need model.Bytes
-	for _, f := range missing {
-		_, allocated := l.Store.Resumable(id, f, commit)
-		need += model.Bytes(f.Size - allocated)
-	}
-	free, err := l.Store.Free()
-	if err != nil {
-		return err
-	}
-	if short := need + l.MinFree - free; need > 0 && short > 0 {
-		return &model.Error{
-			Op: "pull", Class: model.DiskFull, Model: id, File: l.Store.Path(),
-			Err:  fmt.Errorf("not enough space: %s to fetch and %s to leave free, but only %s are free, %s too few", need, l.MinFree, free, short),
-			Hint: `see what could go with "ema gc --dry-run" and "ema ls"`,
-		}
-	}
-	return nil
-}
-
 // fetch brings the missing files and publishes them. Files in mend are copies of published blobs of
 // which only some blocks are to be fetched.
-func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing []model.File, mend map[string][]model.Segment, p *Progress) error {
+func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing []model.File, mend map[string][]model.Segment, reserved *reservation, p *Progress) error {
 	if len(missing) == 0 {
 		return nil
 	}
@@ -424,7 +421,11 @@ func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing 
 			if bad := mend[f.Path]; bad != nil {
 				return w.Mend(ctx, r.ID, f, bad)
 			}
-			return l.open(ctx, w, r, f)
+			s, err := l.open(ctx, w, r, f)
+			if err == nil {
+				reserved.taken(f.Path)
+			}
+			return s, err
 		},
 		Large: func(ctx context.Context, f model.File, s fetch.Sink, d model.Digest) error {
 			staged, err := s.(*store.Partial).Stage(d)
@@ -447,6 +448,7 @@ func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing 
 			if err != nil {
 				return err
 			}
+			reserved.taken(f.Path)
 			if f.Digest.IsZero() {
 				r.staged[d] = true
 			}

@@ -123,11 +123,11 @@ func (l *Line) record(ctx context.Context, id model.ID, files []model.File, prov
 	if len(news) == 0 {
 		return
 	}
-	w, err := l.Store.Own(ctx, l.Command, nil)
+	w, done, err := l.own(ctx, nil)
 	if err != nil {
 		return
 	}
-	defer w.Close()
+	defer done()
 	for _, f := range news {
 		if w.Prove(id, f.Digest, proven[f.Digest]) != nil {
 			return
@@ -175,22 +175,24 @@ func (l *Line) Repair(ctx context.Context, id model.ID, commit string, p *Progre
 			}
 		}
 	}
-	w, err := l.Store.Own(ctx, l.Command, l.Waiting)
+	w, done, err := l.own(ctx, l.Waiting)
 	if err != nil {
 		return report, nil, err
 	}
-	defer w.Close()
+	defer done()
 	unlinked = slices.DeleteFunc(unlinked, func(f model.File) bool { return seen[f.Digest] })
 	gone, err := l.missing(ctx, w, id, unlinked, p) // the blob may be here when only the link is not
 	if err != nil {
 		return report, nil, err
 	}
 	missing = append(missing, gone...)
-	if err := l.space(id, commit, missing); err != nil {
+	reserved, err := l.reserve(id, commit, missing)
+	if err != nil {
 		return report, nil, err
 	}
+	defer reserved.end()
 	p.enter("fetching", func(s *Stage) { s.Here = s.Bytes - sum(missing) })
-	if err := l.fetch(ctx, w, r, missing, mend, p); err != nil {
+	if err := l.fetch(ctx, w, r, missing, mend, reserved, p); err != nil {
 		return report, nil, err
 	}
 	p.enter("publishing", nil)
