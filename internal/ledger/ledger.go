@@ -1,0 +1,198 @@
+// Package ledger keeps downloads, and what became of them, in SQL.
+//
+// What Save has answered is on the disk: it survives the process, and a power failure as far as the
+// disk keeps its own promises. All SQL is of the kind that SQLite and PostgreSQL both understand.
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"ema/internal/model"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// connections is how many may use the database at once: one writes, the others read meanwhile.
+const connections = 4
+
+// A Ledger is an open database. Its methods may be called concurrently.
+type Ledger struct {
+	// Note says in words what Open had to do about a damaged file; "" when there was nothing.
+	Note string
+
+	db      *sql.DB
+	path    string
+	writing sync.Mutex // held by the one who writes; SQLite has room for no second one
+	mu      sync.Mutex
+	next    *batch // what is saved after the commit that is under way; nil when nobody waits
+}
+
+// Open opens the database at path, and creates it with its folder where there is none. A file that
+// is not a whole database is moved aside to NAME.broken-TIME, with its journal, and a fresh one is
+// begun: Note tells. A file of a newer ema, or one that cannot be read, is an error and left alone.
+// Another process must not have it open.
+func Open(ctx context.Context, path string) (*Ledger, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, failure("open", path, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return nil, failure("open", path, err)
+	}
+	l, err := open(ctx, path)
+	if !broken(err) {
+		return l, err
+	}
+	aside, moved := moveAside(path)
+	if moved != nil {
+		return nil, failure("open", path, fmt.Errorf("it is damaged (%w) and cannot be moved aside: %w", err, moved))
+	}
+	if l, err = open(ctx, path); err != nil {
+		return nil, err
+	}
+	l.Note = fmt.Sprintf("%s was damaged and is kept as %s; a new one is begun, without the downloads and the history of the old one", path, aside)
+	return l, nil
+}
+
+func open(ctx context.Context, path string) (*Ledger, error) {
+	// Addresses of models may hold signed links, which concern nobody else on this machine. SQLite
+	// gives its journal the same mode.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, failure("open", path, err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, failure("open", path, err)
+	}
+	db, err := sql.Open("sqlite", address(path))
+	if err != nil {
+		return nil, failure("open", path, err)
+	}
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections / 2)
+	l := &Ledger{db: db, path: path}
+	if err := l.prepare(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return l, nil
+}
+
+// address is the data source name of a file, whatever characters its path has.
+func address(path string) string {
+	// FULL makes a commit in the write-ahead log durable; NORMAL, which many choose, does not.
+	set := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)"}, "_txlock": {"immediate"}}
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: set.Encode()}).String()
+}
+
+// prepare proves that the database is whole, and brings its schema up to date.
+func (l *Ledger) prepare(ctx context.Context) error {
+	var verdict string
+	if err := l.db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+		return failure("open", l.path, err)
+	}
+	if verdict != "ok" {
+		return failure("open", l.path, &damage{verdict})
+	}
+	steps, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return failure("open", l.path, err)
+	}
+	// Not closed: that would close the database.
+	schema, err := goose.NewProvider(goose.DialectSQLite3, l.db, steps)
+	if err != nil {
+		return failure("open", l.path, err)
+	}
+	has, knows, err := schema.GetVersions(ctx)
+	if err != nil {
+		return failure("open", l.path, err)
+	}
+	if has > knows {
+		return &model.Error{
+			Op: "open ledger", Class: model.Usage, File: l.path,
+			Err:  fmt.Errorf("a newer ema wrote it: its schema is version %d, and this ema knows %d", has, knows),
+			Hint: "use that ema, or move the file away to begin a new one",
+		}
+	}
+	if _, err := schema.Up(ctx); err != nil {
+		return failure("open", l.path, err)
+	}
+	return nil
+}
+
+// Close waits for the commit that is under way, and closes the database. What is saved afterwards fails.
+func (l *Ledger) Close() error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	return l.db.Close()
+}
+
+// damage is what SQLite found wrong with a file that it can open.
+type damage struct{ verdict string }
+
+func (d *damage) Error() string { return "the database is damaged: " + d.verdict }
+
+// broken reports whether err means that a file's content is no database, as opposed to a disk or a
+// permission that stands in the way.
+func broken(err error) bool {
+	if _, ok := errors.AsType[*damage](err); ok {
+		return true
+	}
+	code := sqliteCode(err)
+	return code == sqlite3.SQLITE_CORRUPT || code == sqlite3.SQLITE_NOTADB
+}
+
+// sqliteCode is SQLite's primary result code in err; 0 when there is none.
+func sqliteCode(err error) int {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		return e.Code() & 0xff // the rest tells variants of the same
+	}
+	return 0
+}
+
+// moveAside renames a database and its journal, so that the journal can still be applied to it.
+func moveAside(path string) (string, error) {
+	aside := path + ".broken-" + time.Now().UTC().Format("20060102T150405.000Z")
+	for _, part := range []string{"-wal", "-shm", ""} { // the database last: until then it is found again
+		if err := os.Rename(path+part, aside+part); err != nil && !(part != "" && errors.Is(err, fs.ErrNotExist)) {
+			return "", err
+		}
+	}
+	return aside, nil
+}
+
+// failure puts what the database said into an error that callers can decide by.
+func failure(op, path string, err error) error {
+	if e, ok := errors.AsType[*model.Error](err); ok {
+		return e
+	}
+	failed := &model.Error{Op: op + " ledger", Class: model.DiskError, File: path, Err: err}
+	switch sqliteCode(err) {
+	case sqlite3.SQLITE_FULL:
+		failed.Class, failed.Hint = model.DiskFull, "free some space on its disk"
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		failed.Class, failed.Hint = model.Busy, "stop the other program that uses it"
+	case sqlite3.SQLITE_INTERRUPT:
+		failed.Class = model.Cancelled
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		failed.Hint = "make its folder writable"
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		failed.Class = model.Cancelled
+	}
+	return failed
+}
