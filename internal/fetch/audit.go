@@ -22,7 +22,7 @@ var errFound = errors.New("a different block was found")
 // it and all that is on the disk.
 func (r *run) audit(ctx context.Context, b *blob, got model.Digest) (model.Digest, error) {
 	r.job.Progress.note(b.file.Path + ": the hash does not match; looking for the bad block")
-	r.job.Progress.Retries.Add(1)
+	r.retried(mismatch(r.job.Manifest.ID, b.file, got), 0)
 	blocks := (b.file.Size + BlockSize - 1) / BlockSize
 	var next atomic.Int64
 	for next.Load() < blocks {
@@ -48,9 +48,8 @@ func (r *run) audit(ctx context.Context, b *blob, got model.Digest) (model.Diges
 // auditRound compares blocks from next on until one differs; it reports whether one was replaced.
 func (r *run) auditRound(ctx context.Context, b *blob, blocks int64, next *atomic.Int64) (bool, error) {
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(r.settings.Connections)
 	var replacing sync.Mutex
-	for range min(int64(r.settings.Connections), blocks-next.Load()) {
+	for range min(int64(r.plan.load(0).most), blocks-next.Load()) {
 		g.Go(func() error {
 			buf, err := r.buffers.get(gctx)
 			if err != nil {
@@ -64,7 +63,7 @@ func (r *run) auditRound(ctx context.Context, b *blob, blocks int64, next *atomi
 				}
 				seg := model.Segment{Start: i * BlockSize, End: min((i+1)*BlockSize, b.file.Size)}
 				fresh := buf[:seg.Len()]
-				err = r.settings.Retry.Again(gctx, nil, func(ctx context.Context) error {
+				err = again(gctx, r.retry, r.retried, func(ctx context.Context) error {
 					return r.receive(ctx, b.file, seg, fresh)
 				})
 				if err != nil {
@@ -103,12 +102,12 @@ func (r *run) receive(ctx context.Context, f model.File, seg model.Segment, p []
 	defer body.Close()
 	r.plan.observe(body.FirstByte, 0)
 	for skip := seg.Start - body.Segment.Start; skip > 0; { // the server ignored the range
-		n, _, err := r.read(body, c, p[:min(skip, int64(len(p)))], 0)
+		n, _, err := r.read(ctx, body, c, p[:min(skip, int64(len(p)))], 0)
 		if skip -= int64(n); err != nil {
 			return err
 		}
 	}
-	if n, _, err := r.read(body, c, p, 0); n < len(p) {
+	if n, _, err := r.read(ctx, body, c, p, 0); n < len(p) {
 		return truncated(r.job.Manifest.ID, f, err)
 	}
 	return nil

@@ -3,21 +3,29 @@ package fetch
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 )
 
-// A climber finds how many connections an origin is worth, by hill climbing on the delivered rate:
-// it doubles the connections while that brings clearly more, steps back when it does not, and looks
-// again now and then in both directions. It decides purely; (*run).climb measures and acts.
+// A climber finds how many connections an origin is worth, by trying and looking at the delivered rate.
+// It doubles the connections while that brings clearly more. Then it tries more or fewer, with larger
+// steps as long as they help, and halves the distance to a number that did not help. So it ends beside
+// the number from which an origin breaks down, and looks now and then whether that still holds. It
+// decides purely; (*run).climb measures and acts.
 type climber struct {
 	most   int // the cap
 	n      int // connections now
 	phase  phase
-	base   float64 // rate before the trial, bytes per second
+	base   float64 // rate before the trial, bytes per second; while holding, the smoothed rate
 	before int     // connections before the trial
+	sum    float64 // of the trial's samples
+	looks  int     // how many these are
 	hold   int     // samples until the next trial
-	calm   int     // hold after the next quiet trial; grows while nothing changes
+	calm   int     // hold when there is nothing left to try; grows while nothing changes
 	down   bool    // the next trial is downwards
+	step   int     // its size; 0: a quarter
+	over   int     // so many connections are not worth it, as far as is known; most+1: unknown
+	under  int     // so few are too few; 0: unknown
 	low    int     // samples in a row that were a collapse
 }
 
@@ -26,17 +34,22 @@ type phase uint8
 const (
 	ramping phase = iota // doubling
 	holding
-	trying // one step up or down, to be judged by the next sample
+	trying // some more or fewer, to be judged by the next samples
 )
 
 const (
-	worthwhile = 1.12 // a step up is kept when the rate grows at least by this
 	doubled    = 1.3  // twice the connections are kept when the rate grows at least by this
-	harmless   = 0.97 // a step down is kept when the rate stays at least at this
-	collapse   = 0.5  // below this part of the rate before, lowSamples times: far too many connections
+	worthwhile = 0.5  // more are kept when each brings at least this part of what those before bring
+	harmless   = 0.3  // fewer are kept when each that went costs at most this part of what those before bring
+	unclear    = 0.3  // nearer than this to either, a trial is looked at again,
+	mostLooks  = 3    // but not more often
+	better     = 1.12 // fewer connections that bring so much more: there were too many
+	collapse   = 0.7  // below this part of the rate before, lowSamples times: something broke
 	lowSamples = 3
-	firstHold  = 30 // samples: a trial costs something, and most downloads are over by then
-	longHold   = 80
+	nextTrial  = 2 // samples between two trials while they teach something
+	firstHold  = 4 // samples before the first trial: many downloads are over by then
+	firstCalm  = 12
+	longCalm   = 40
 )
 
 // startWith says how many connections to begin with. An origin that takes long to answer is far away,
@@ -55,7 +68,22 @@ const (
 )
 
 func newClimber(most, start int) *climber {
-	return &climber{most: most, n: start, calm: firstHold}
+	return &climber{most: most, n: start, calm: firstCalm, over: most + 1}
+}
+
+// limit changes the cap.
+func (c *climber) limit(most int) {
+	if most == c.most {
+		return
+	}
+	if c.over > min(most, c.most) { // nothing but a cap is in the way
+		c.over, c.down, c.step, c.hold = most+1, false, 0, min(c.hold, nextTrial)
+	}
+	c.most = most
+	if c.n > most {
+		c.n = most
+		c.rest(nextTrial)
+	}
 }
 
 // sample takes the rate that n connections delivered and returns how many there should be now. full
@@ -64,8 +92,9 @@ func newClimber(most, start int) *climber {
 func (c *climber) sample(rate float64, full, retreat bool) int {
 	switch {
 	case retreat:
+		c.over, c.under = max(c.n, 2), 0
 		c.n = max(1, c.n/2)
-		c.phase, c.hold, c.calm = holding, longHold, longHold
+		c.rest(longCalm)
 	case !full:
 	case c.phase == ramping:
 		c.ramp(rate)
@@ -77,14 +106,17 @@ func (c *climber) sample(rate float64, full, retreat bool) int {
 	return c.n
 }
 
+// rest holds for some samples.
+func (c *climber) rest(samples int) { c.phase, c.hold, c.step = holding, samples, 0 }
+
 func (c *climber) ramp(rate float64) {
 	switch {
 	case c.base > 0 && rate < c.base*doubled:
-		c.n = c.before
-		c.phase, c.hold = holding, c.calm
+		c.over, c.n = c.n, c.before
+		c.rest(firstHold)
 	case c.n == c.most:
 		c.base = rate
-		c.phase, c.hold = holding, c.calm
+		c.rest(firstHold)
 	default:
 		c.before, c.base = c.n, rate
 		c.n = min(c.most, 2*c.n)
@@ -96,60 +128,98 @@ func (c *climber) wait(rate float64) {
 	if c.low++; rate >= c.base*collapse {
 		c.low = 0
 	}
-	if c.low >= lowSamples && c.n > 1 {
-		// The origin or the link broke down under us: find out whether fewer help.
-		c.low = 0
-		c.before, c.n = c.n, max(1, c.n/2)
-		c.base, c.phase = rate, trying
-		c.down = true
-		return
+	if c.low == lowSamples {
+		// The origin or the link broke down under us: what was learnt is void, and fewer may help.
+		c.low, c.base, c.hold = 0, rate, 0
+		c.over, c.under, c.calm = c.most+1, 0, firstCalm
+		c.down, c.step = true, max(1, c.n/2)
 	}
 	if c.low == 0 {
 		c.base += 0.3 * (rate - c.base)
 	}
-	if c.hold--; c.hold > 0 {
-		return
+	if c.hold--; c.hold <= 0 {
+		c.try()
 	}
-	c.before = c.n
-	if c.down && c.n > 1 {
-		c.n -= max(1, c.n/8) // small: where each connection is capped, a trial costs as much as it takes away
-	} else {
-		c.n = min(c.most, c.n+max(1, c.n/4))
-	}
-	if c.n == c.before {
-		c.down = !c.down
-		c.hold = c.calm
-		return
-	}
-	c.down = c.n < c.before
-	c.phase = trying
 }
 
-// judge keeps the trial or takes it back.
-func (c *climber) judge(rate float64) {
-	keep := rate >= c.base*worthwhile
-	if c.n < c.before {
-		keep = rate >= c.base*harmless
+// try begins a trial in the direction that is due, or else in the other. When neither can teach anything
+// it holds for long, and then doubts both bounds: origins change.
+func (c *climber) try() {
+	for range 2 {
+		if n := c.next(); n != c.n {
+			c.before, c.n, c.phase = c.n, n, trying
+			c.sum, c.looks = 0, 0
+			return
+		}
+		c.down, c.step = !c.down, 0
 	}
-	c.phase = holding
-	if keep {
-		c.base, c.hold, c.calm = rate, 2, firstHold // go on in this direction soon
+	c.rest(c.calm)
+	c.calm = min(2*c.calm, longCalm)
+	c.over, c.under = c.most+1, 0
+	c.down, c.step = false, 1 // beside where the origin broke down a large step would cost much
+}
+
+// next is how many connections the next trial in this direction is with; n when there is none.
+func (c *climber) next() int {
+	step := c.step
+	if step == 0 {
+		step = max(1, c.n/4)
+	}
+	if !c.down {
+		if c.over <= c.most {
+			step = (c.over - c.n) / 2
+		}
+		return min(c.n+step, c.most)
+	}
+	if c.under > 0 {
+		step = (c.n - c.under) / 2
+		if c.n-c.under <= c.n/8 {
+			step = 0 // a few too many do no harm
+		}
+	}
+	return max(c.n-step, 1)
+}
+
+// judge keeps the trial or takes it back, or looks again.
+func (c *climber) judge(rate float64) {
+	c.sum += rate
+	c.looks++
+	mean, was := c.sum/float64(c.looks), c.before
+	// 0: the rate is as before; 1: it has changed as the number of connections has.
+	follows := (mean/c.base - 1) / (float64(c.n)/float64(was) - 1)
+	limit := worthwhile
+	if c.down {
+		limit = harmless
+	}
+	if math.Abs(follows-limit) < unclear && c.looks < mostLooks {
 		return
 	}
-	c.n, c.down = c.before, !c.down
-	c.calm = min(2*c.calm, longHold)
-	c.hold = c.calm
+	c.phase, c.hold = holding, nextTrial
+	switch {
+	case !c.down && follows < limit:
+		c.over, c.n, c.step = c.n, was, 0
+		return
+	case c.down && follows > limit:
+		c.under, c.n, c.step = c.n, was, 0
+		return
+	case !c.down:
+		c.under, c.step = was, 2*(c.n-was)
+	case mean >= c.base*better: // there were too many: the best is between
+		c.over, c.down, c.step = was, false, 0
+	default:
+		c.step = 2 * (was - c.n)
+	}
+	c.base, c.calm = mean, firstCalm
 }
 
 // climb measures the delivered rate and sets how many connections may be busy, until ctx ends.
 func (r *run) climb(ctx context.Context) {
-	most := r.settings.Connections
 	var c *climber
 	var retreats int
 	sampleEvery := 50 * time.Millisecond
 	timer := time.NewTimer(sampleEvery)
 	defer timer.Stop()
-	received, at := r.job.Progress.Received.Load(), time.Now()
+	received, held, at := r.job.Progress.Received.Load(), time.Duration(0), time.Now()
 	dialling := true
 	for {
 		select {
@@ -157,31 +227,49 @@ func (r *run) climb(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		state := r.plan.load()
+		if r.settings().FixedParallel {
+			c, sampleEvery = nil, time.Second
+			timer.Reset(sampleEvery)
+			continue
+		}
+		state := r.plan.load(r.since())
 		now, bytes := time.Now(), r.job.Progress.Received.Load()
 		if c == nil {
-			c = newClimber(most, state.target)
+			c = newClimber(state.most, state.target)
 		}
-		rate := float64(bytes-received) / now.Sub(at).Seconds()
+		c.limit(state.most)
+		took := now.Sub(at).Seconds()
+		rate := float64(bytes-received) / took
 		before := c.n
-		full := state.busy >= min(c.n, state.target) && bytes > received && !dialling
+		// What our own limit holds back says nothing about the origin.
+		limited := (r.heldFor(state) - held).Seconds() > 0.1*took*float64(state.busy)
+		full := state.busy == min(c.n, state.target) && bytes > received && !dialling && !limited
 		dialling = received == 0 // the first bytes' sample has a part in which there were no connections yet
-		if n := c.sample(rate, full, state.retreats > retreats); n != before {
-			r.plan.setTarget(n)
+		if n := c.sample(rate, full, state.retreats > retreats); n != before || n != state.target {
+			tooSlow := rate < float64(state.busy)*float64(BlockSize) // to end the block that they are in soon
+			r.plan.setTarget(n, tooSlow && n < before)
 			r.job.Progress.note(fmt.Sprintf("%d connections instead of %d, at %.1f MiB/s", n, before, rate/(1<<20)))
 			// New connections take a round trip or two until they deliver: they are not judged before.
 			if n > before {
-				sampleEvery = 2*state.answer + 50*time.Millisecond
 				if err := pause(ctx, 2*state.answer+5*time.Millisecond); err != nil {
 					return
 				}
 			}
 		}
 		retreats = state.retreats
-		if c.phase == holding {
+		switch c.phase {
+		case ramping:
+			sampleEvery = 2*state.answer + 50*time.Millisecond
+		case trying:
+			sampleEvery = 2*state.answer + 300*time.Millisecond
+		case holding:
 			sampleEvery = 500 * time.Millisecond
 		}
 		received, at = r.job.Progress.Received.Load(), time.Now()
+		held = r.heldFor(r.plan.load(r.since()))
 		timer.Reset(sampleEvery)
 	}
 }
+
+// heldFor is how long connections have waited in the job's limit, all together.
+func (r *run) heldFor(l load) time.Duration { return time.Duration(r.held.Load()) + l.holding }

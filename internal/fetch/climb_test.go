@@ -1,8 +1,11 @@
 package fetch
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 // settle lets a climber run against an origin that delivers rate(n) to n connections.
@@ -32,26 +35,123 @@ func TestMoreConnectionsThatBringNothingAreGivenBack(t *testing.T) {
 	}
 }
 
-// An origin that collapses above K connections: most of the time is spent at K or below, at nearly
-// the best rate.
-func TestAnOriginThatCollapsesIsNotOverrun(t *testing.T) {
-	const k = 6
-	rate := func(n int) float64 {
-		if n > k {
-			return 1e6
-		}
-		return float64(n) * 50e6
+// A host delivers per bytes per second to each connection, up to link, and breaks down to low when there
+// are more than k of them. Its rates waver.
+type host struct {
+	k              int
+	per, link, low float64
+	noise          float64 // standard deviation, as a part of the rate
+	rand           *rand.Rand
+}
+
+func (h *host) honest(n int) float64 {
+	if n > h.k {
+		return h.low
 	}
-	c := newClimber(16, 16)
-	var sum float64
-	for i := range 300 {
-		n := c.sample(rate(c.n), true, false)
-		if i >= 60 { // 30 s of half-second samples
-			sum += rate(n) / 240
+	return min(float64(n)*h.per, h.link)
+}
+
+func (h *host) rate(n int) float64 {
+	return h.honest(n) * max(0.1, 1+h.noise*h.rand.NormFloat64())
+}
+
+func (h *host) best(most int) (rate float64) {
+	for n := 1; n <= most; n++ {
+		rate = max(rate, h.honest(n))
+	}
+	return rate
+}
+
+// visit lets a climber work at h for so many seconds, in samples as (*run).climb takes them, and returns
+// the mean rate that was delivered and how many connections it had for the most part.
+func visit(c *climber, h *host, seconds float64) (mean float64, usual int) {
+	times := map[int]float64{}
+	for at := 0.0; at < seconds; {
+		took := map[phase]float64{ramping: 0.05, trying: 0.3, holding: 0.5}[c.phase]
+		n := c.n
+		c.sample(h.rate(n), true, false)
+		mean += h.honest(n) * took / seconds
+		times[n] += took
+		at += took
+	}
+	for n, t := range times {
+		if t > times[usual] {
+			usual = n
 		}
 	}
-	if best := rate(k); sum < 0.8*best {
-		t.Fatalf("mean %.0f MB/s, the best setting gives %.0f", sum/1e6, best/1e6)
+	return mean, usual
+}
+
+// Within 30 s the climber has settled where the origin does not break down, and delivers at least nine
+// tenths of what the best fixed number would; also after the origin has become worse, or better again.
+func TestAnOriginThatBreaksDownAboveSomeConnectionsIsNotOverrun(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		most := rapid.SampledFrom([]int{8, 12, 16, 24}).Draw(t, "most")
+		h := &host{
+			k:     rapid.IntRange(1, most).Draw(t, "k"),
+			per:   10e6,
+			link:  1e12,
+			noise: rapid.Float64Range(0, 0.05).Draw(t, "noise"),
+			rand:  rand.New(rand.NewPCG(1, rapid.Uint64().Draw(t, "seed"))),
+		}
+		worse := rapid.Float64Range(0.05, 0.5).Draw(t, "broken down to")
+		h.low = worse * h.best(h.k)
+		c := newClimber(most, rapid.SampledFrom([]int{min(few, most), most}).Draw(t, "start"))
+		settled := func(when string) {
+			visit(c, h, 30)
+			mean, usual := visit(c, h, 60)
+			if best := h.best(most); usual > h.k || mean < 0.9*best {
+				t.Fatalf("%s: mostly %d connections at %.1f MB/s; up to %d are fine, and bring %.1f", when, usual, mean/1e6, h.k, best/1e6)
+			}
+		}
+		settled("at first")
+		h.k = rapid.IntRange(1, h.k).Draw(t, "worse k")
+		h.low = min(h.low, worse*h.best(h.k))
+		settled("worse")
+		h.k = rapid.IntRange(h.k, most).Draw(t, "better k")
+		settled("better")
+	})
+}
+
+// Where each connection is capped and nothing breaks down, all are used, and trials cost next to nothing.
+func TestTrialsCostLittleWhereAllConnectionsAreOfUse(t *testing.T) {
+	for seed := range uint64(50) {
+		for _, start := range []int{4, 8} {
+			h := &host{k: 1000, per: 20e6, link: 1e12, noise: 0.05, rand: rand.New(rand.NewPCG(2, seed))}
+			if mean, _ := visit(newClimber(8, start), h, 12); mean < 0.94*h.best(8) {
+				t.Errorf("seed %d, start %d: %.1f MB/s of %.1f", seed, start, mean/1e6, h.best(8)/1e6)
+			}
+		}
+	}
+}
+
+// A link that is full with some connections is kept full.
+func TestAFullLinkStaysFull(t *testing.T) {
+	for seed := range uint64(50) {
+		for full := range 16 {
+			h := &host{k: 1000, per: 20e6, link: float64(full+1) * 20e6, noise: 0.05, rand: rand.New(rand.NewPCG(3, seed))}
+			c := newClimber(16, 4)
+			visit(c, h, 10)
+			if mean, _ := visit(c, h, 60); mean < 0.88*h.link {
+				t.Errorf("seed %d: %.1f MB/s of %.1f", seed, mean/1e6, h.link/1e6)
+			}
+		}
+	}
+}
+
+func TestACapThatIsRaisedIsUsedAndOneThatIsLoweredHolds(t *testing.T) {
+	h := &host{k: 1000, per: 20e6, link: 1e12, rand: rand.New(rand.NewPCG(4, 4))}
+	c := newClimber(8, 8)
+	visit(c, h, 20)
+	c.limit(2)
+	if c.n != 2 {
+		t.Fatalf("%d connections although the cap is 2", c.n)
+	}
+	visit(c, h, 10)
+	c.limit(16)
+	visit(c, h, 10)
+	if c.n != 16 {
+		t.Fatalf("%d connections ten seconds after the cap was raised to 16", c.n)
 	}
 }
 
@@ -61,7 +161,7 @@ func TestTooManyRequestsHalvesAndHolds(t *testing.T) {
 	if n := c.sample(100, true, true); n != 8 {
 		t.Fatalf("after 429: %d connections, want 8", n)
 	}
-	for range longHold - 1 {
+	for range longCalm - 1 {
 		if n := c.sample(100, true, false); n > 8 {
 			t.Fatalf("rose to %d at once after 429", n)
 		}

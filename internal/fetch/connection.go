@@ -12,17 +12,16 @@ import (
 	"ema/internal/source"
 )
 
-// errCrawls is why a connection is ended that delivers far less than the others.
-var errCrawls = errors.New("the connection was far slower than its siblings")
+// Why we end a connection ourselves.
+var (
+	errCrawls  = errors.New("the connection was far slower than its siblings")
+	errSilent  = errors.New("no byte came for too long")
+	errTooMany = errors.New("there are too many connections")
+)
 
 // connection works on one task after the other until there is none. Its failures are its own: it
 // waits them out while others take over what it left.
 func (r *run) connection(ctx context.Context, worker int) error {
-	buf, err := r.buffers.get(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { r.buffers.put(buf) }()
 	var failing attempts
 	for {
 		t, more, err := r.plan.next(ctx, worker)
@@ -30,13 +29,9 @@ func (r *run) connection(ctx context.Context, worker int) error {
 			return err
 		}
 		r.job.Progress.Connections.Add(1)
-		if t.claim != nil {
-			buf, err = r.segment(ctx, t.claim, buf, &failing)
-		} else {
-			err = r.smallFile(ctx, t.small, buf, &failing)
-		}
+		err = r.do(ctx, t, &failing)
 		r.job.Progress.Connections.Add(-1)
-		if err == nil {
+		if err == nil || errors.Is(err, errTooMany) {
 			continue
 		}
 		if ctx.Err() != nil {
@@ -46,12 +41,31 @@ func (r *run) connection(ctx context.Context, worker int) error {
 		if final != nil {
 			return final
 		}
-		r.job.Progress.Retries.Add(1)
+		r.retried(err, wait)
 		r.job.Progress.note(fmt.Sprintf("%v; retrying", err))
 		if err := pause(ctx, wait); err != nil {
 			return err
 		}
 	}
+}
+
+// do works on one task.
+func (r *run) do(ctx context.Context, t task, failing *attempts) error {
+	buf, err := r.buffers.get(ctx)
+	if t.claim == nil {
+		if err == nil {
+			err = r.smallFile(ctx, t.small, buf, failing)
+			r.buffers.put(buf)
+		}
+		r.plan.smallDone(t.small, err == nil)
+		return err
+	}
+	defer r.plan.release(t.claim)
+	if err == nil {
+		buf, err = r.segment(ctx, t.claim, buf, failing)
+		r.buffers.put(buf)
+	}
+	return err
 }
 
 // judge says how long to wait after a failed attempt, or that the job cannot go on.
@@ -65,12 +79,21 @@ func (r *run) judge(t task, err error, failing *attempts) (time.Duration, error)
 	if t.claim != nil {
 		key, progress = t.claim.blob, r.plan.progressOf(t.claim.blob)
 	}
-	return failing.next(r.settings.Retry, key, progress, err)
+	return failing.next(r.retry(err), key, progress, err)
 }
 
-// segment fetches a claim. What arrived before an error is written and counts.
+// retried tells of an attempt that failed and will be repeated.
+func (r *run) retried(err error, wait time.Duration) {
+	class := model.ClassOf(err)
+	r.job.Progress.retried(class)
+	if r.job.Retried != nil {
+		r.job.Retried(hostOf(err), class, err, wait)
+	}
+}
+
+// segment fetches a claim. What arrived before an error is written and counts. It returns the buffer that
+// it has in the end, if any.
 func (r *run) segment(ctx context.Context, c *claim, buf []byte, failing *attempts) ([]byte, error) {
-	defer r.plan.release(c)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r.plan.begin(c, cancel)
@@ -81,22 +104,23 @@ func (r *run) segment(ctx context.Context, c *claim, buf []byte, failing *attemp
 		return buf, because(ctx, err)
 	}
 	defer body.Close()
-	if err := r.align(c, body, buf, want); err != nil {
+	r.plan.opened(c)
+	if err := r.align(ctx, c, body, buf, want); err != nil {
 		return buf, because(ctx, err)
 	}
 	r.plan.observe(body.FirstByte, 0)
-	c.received.Store(0)
-	begun := time.Now()
+	skipped, begun := c.received.Load(), time.Now()
 	for {
-		if r.plan.overdue(ctx, c.blob, int64(r.settings.SyncBytes)) != nil {
-			return buf, context.Cause(ctx)
+		if r.durable(ctx, c) != nil {
+			return buf, because(ctx, nil)
 		}
 		off, room := r.plan.room(c, int64(len(buf)))
 		if room == 0 {
 			break
 		}
-		n, crc, err := r.read(body, c, buf[:room], patience)
+		n, crc, err := r.read(ctx, body, c, buf[:room], patience)
 		if n > 0 {
+			c.away.begin(r.since())
 			given, werr := r.write(ctx, c, off, buf[:n], crc)
 			if werr != nil {
 				return buf, werr
@@ -104,25 +128,40 @@ func (r *run) segment(ctx context.Context, c *claim, buf []byte, failing *attemp
 			failing.progressed(int64(n))
 			if given {
 				if buf, werr = r.buffers.get(ctx); werr != nil {
-					return nil, werr
+					return nil, because(ctx, werr)
 				}
 			}
+			c.away.end(r.since())
 		}
 		if err != nil {
 			return buf, because(ctx, err)
 		}
 	}
 	if took := time.Since(begun); took > 10*time.Millisecond {
-		r.plan.observe(0, float64(c.received.Load())/took.Seconds())
+		r.plan.observe(0, float64(c.received.Load()-skipped)/took.Seconds())
 	}
 	return buf, nil
 }
+
+// durable waits while too much of c's file is not durable.
+func (r *run) durable(ctx context.Context, c *claim) error {
+	limit := int64(r.settings().SyncBytes)
+	if c.blob.sink.Unsynced() < limit/4*3 {
+		return nil
+	}
+	c.away.begin(r.since())
+	defer func() { c.away.end(r.since()) }()
+	return r.plan.overdue(ctx, c.blob, limit)
+}
+
+// since is the time that the job has run.
+func (r *run) since() time.Duration { return time.Since(r.begun) }
 
 // align brings the answer's first byte to the claim's first byte. A server that ignores ranges sends
 // the whole file: the first time that counts as a failed attempt, since one sick edge of a content
 // network may do so; when ranges have never worked, the file is fetched by one connection, which
 // skips what is here already.
-func (r *run) align(c *claim, body *source.Body, buf []byte, want model.Segment) error {
+func (r *run) align(ctx context.Context, c *claim, body *source.Body, buf []byte, want model.Segment) error {
 	if body.Segment == want {
 		r.plan.honoured(c.blob, want.Len() < c.blob.file.Size)
 		return nil
@@ -134,7 +173,7 @@ func (r *run) align(c *claim, body *source.Body, buf []byte, want model.Segment)
 		}
 	}
 	for skip := want.Start - body.Segment.Start; skip > 0; {
-		n, _, err := r.read(body, c, buf[:min(skip, int64(len(buf)))], 0)
+		n, _, err := r.read(ctx, body, c, buf[:min(skip, int64(len(buf)))], 0)
 		skip -= int64(n)
 		if err != nil && skip > 0 {
 			return err
@@ -167,10 +206,11 @@ const patience = 20 * time.Millisecond
 
 // read fills p from the body, and takes its CRC-32C meanwhile; it returns with less when limit has
 // passed since the first byte, or at an error. A limit of 0 is none. It keeps the time of the last byte.
-func (r *run) read(body io.Reader, c *claim, p []byte, limit time.Duration) (n int, crc uint32, err error) {
+// What the job's own limit makes it wait is not the connection's fault, and is counted apart.
+func (r *run) read(ctx context.Context, body io.Reader, c *claim, p []byte, limit time.Duration) (n int, crc uint32, err error) {
 	var first time.Time
 	for n < len(p) {
-		m, err := body.Read(p[n:])
+		m, err := body.Read(p[n : n+r.piece(len(p)-n)])
 		if m > 0 {
 			crc = crc32.Update(crc, castagnoli(), p[n:n+m])
 			n += m
@@ -178,6 +218,13 @@ func (r *run) read(body io.Reader, c *claim, p []byte, limit time.Duration) (n i
 			now := time.Now()
 			r.job.Progress.LastByte.Store(now.UnixNano())
 			r.job.Progress.Received.Add(int64(m))
+			if r.job.Limit != nil {
+				late, lerr := r.take(ctx, c, m, now)
+				if lerr != nil {
+					return n, crc, lerr
+				}
+				now = late
+			}
 			if first.IsZero() {
 				first = now
 			} else if limit > 0 && now.Sub(first) > limit && err == nil {
@@ -194,9 +241,26 @@ func (r *run) read(body io.Reader, c *claim, p []byte, limit time.Duration) (n i
 	return n, crc, nil
 }
 
+// piece is how many of most bytes to receive at once.
+func (r *run) piece(most int) int {
+	if r.job.Limit == nil {
+		return most
+	}
+	return min(max(r.job.Limit.Piece(most), 1), most)
+}
+
+// take passes n bytes, which came at now, through the job's limit, and returns the time then.
+func (r *run) take(ctx context.Context, c *claim, n int, now time.Time) (time.Time, error) {
+	c.held.begin(now.Sub(r.begun))
+	err := r.job.Limit.Take(ctx, n)
+	after := time.Now()
+	r.held.Add(int64(after.Sub(now)))
+	c.held.end(after.Sub(r.begun))
+	return after, err
+}
+
 // smallFile fetches a file of at most BlockSize by one request and proves it before handing it over.
-func (r *run) smallFile(ctx context.Context, f model.File, buf []byte, failing *attempts) (err error) {
-	defer func() { r.plan.smallDone(f, err == nil) }()
+func (r *run) smallFile(ctx context.Context, f model.File, buf []byte, failing *attempts) error {
 	content := buf[:f.Size]
 	if f.Size > 0 {
 		if err := r.receive(ctx, f, model.Segment{End: f.Size}, content); err != nil {
@@ -239,7 +303,7 @@ func mismatch(id model.ID, f model.File, got model.Digest) error {
 // because names our own reason for ending a connection, where there is one.
 func because(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
-	if errors.Is(cause, errCrawls) {
+	if errors.Is(cause, errCrawls) || errors.Is(cause, errSilent) {
 		return &model.Error{Op: "fetch", Class: model.Timeout, Err: cause}
 	}
 	if cause != nil {

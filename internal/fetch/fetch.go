@@ -2,14 +2,16 @@
 // and proves each file's hash while its bytes arrive.
 //
 // It reads top to bottom in this order: fetch.go (a job, and who runs in it), plan.go (which bytes
-// are whose), connection.go (one connection's work), order.go (the hash that follows behind),
-// audit.go (a hash that did not match), climb.go (how many connections), stall.go (connections that
-// are replaced), retry.go (what an error costs), buffers.go (memory).
+// are whose), budget.go (which job gets a connection), connection.go (one connection's work), order.go
+// (the hash that follows behind), audit.go (a hash that did not match), climb.go (how many
+// connections), stall.go (connections that are replaced), chunk.go (how much at once), retry.go (what
+// an error costs), buffers.go (memory).
 package fetch
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,20 +28,44 @@ const BlockSize = int64(model.MiB)
 
 // Settings are the limits of a Fetcher. The zero value of each field means its default.
 type Settings struct {
-	Connections   int           // most connections at once, per host; default 8
+	Connections   int           // most connections of one job at once; default 8
+	Total         int           // most connections of all jobs together; default: no such limit. More jobs than this take turns.
 	ReadTimeout   time.Duration // no byte for this long: the connection is replaced; default 10 s
-	LargeFiles    int           // files above BlockSize filled at once; default 2
-	Chunk         ChunkRule     // smallest request for large files
-	Buffers       model.Bytes   // all buffers together; default 128 MiB, at least one per connection
-	SyncInterval  time.Duration // longest time between durability points; default 2 s
+	LargeFiles    int           // files above BlockSize filled at once; default 2; holds for jobs that begin later
+	Chunk         ChunkRule     // how much of a large file a connection asks for at once
+	Buffers       model.Bytes   // all buffers of all jobs together; default 128 MiB, at least one per connection of one job
+	SyncInterval  time.Duration // longest time between durability points; default 2 s; holds for files that begin later
 	SyncBytes     model.Bytes   // most bytes of one file not yet durable; default 64 MiB
 	Retry         Retry         // attempts and delays
 	FixedParallel bool          // use Connections from the start and never adapt (measurements)
+	Log           *slog.Logger  // told at debug level why a chunk is as large as it is; nil: nobody
+}
+
+func (s Settings) withDefaults() *Settings {
+	s.Connections = def(s.Connections, 8)
+	s.ReadTimeout = def(s.ReadTimeout, 10*time.Second)
+	s.LargeFiles = def(s.LargeFiles, 2)
+	s.Buffers = def(s.Buffers, 128*model.MiB)
+	s.SyncInterval = def(s.SyncInterval, 2*time.Second)
+	s.SyncBytes = def(s.SyncBytes, 64*model.MiB)
+	s.Chunk = s.Chunk.withDefaults()
+	s.Retry = s.Retry.withDefaults()
+	return &s
 }
 
 // opener is what the engine needs of a source. It makes one attempt; *source.Sources satisfies it.
 type opener interface {
 	Open(ctx context.Context, m *model.Manifest, f model.File, seg model.Segment) (*source.Body, error)
+}
+
+// A Limit makes bytes wait; *throttle.Share satisfies it. Its methods are called concurrently, for every
+// byte that comes.
+type Limit interface {
+	// Piece is how many bytes, of at most most, to receive at once so that the limit holds smoothly; most when
+	// nothing limits.
+	Piece(most int) int
+	// Take waits until the n bytes that have come are within the limit, or until ctx ends.
+	Take(ctx context.Context, n int) error
 }
 
 // A Sink is a large file being filled; *store.Partial satisfies it. Its methods are called
@@ -71,6 +97,14 @@ type Job struct {
 	// Small takes over the proven content of a small file; it is valid only during the call.
 	Small func(ctx context.Context, f model.File, content []byte, d model.Digest) error
 
+	// Limit is what the job's bytes have to pass; nil: nothing.
+	Limit Limit
+	// Connections caps the connections of this job, below Settings.Connections; 0: no cap of its own.
+	Connections int
+	// Retried is told of each attempt that failed and will be repeated after wait; nil: nobody is. host is empty
+	// when the failure was no host's. Called concurrently; it must not wait.
+	Retried func(host string, class model.Class, err error, wait time.Duration)
+
 	// Progress is where the job counts; never nil.
 	Progress *Progress
 }
@@ -85,29 +119,52 @@ type Progress struct {
 	Connections atomic.Int64 // connections busy now (the one value that also falls)
 	LastByte    atomic.Int64 // when the newest byte came, in Unix nanoseconds
 	Note        atomic.Value // string: the newest reason for waiting or changing course
+
+	// ByClass is Retries by what had failed: the index is a model.Class.
+	ByClass [classes]atomic.Int64
 }
+
+const classes = int(model.Offline) + 1
 
 func (p *Progress) note(s string) { p.Note.Store(s) }
 
-// A Fetcher fetches jobs. It is safe for concurrent use; each job has its own connections.
+// retried counts a failed attempt that will be repeated.
+func (p *Progress) retried(c model.Class) {
+	p.Retries.Add(1)
+	if int(c) >= classes {
+		c = model.Other
+	}
+	p.ByClass[c].Add(1)
+}
+
+// A Fetcher fetches jobs. It is safe for concurrent use. Jobs share its memory and, if there is a Total, its
+// connections.
 type Fetcher struct {
-	settings Settings
-	source   opener
-	buffers  *buffers
+	source  opener
+	buffers *buffers
+	budget  *budget
+	current atomic.Pointer[Settings]
 }
 
 // New makes a Fetcher on a source. It starts nothing.
 func New(s Settings, src opener) *Fetcher {
-	s.Connections = def(s.Connections, 8)
-	s.ReadTimeout = def(s.ReadTimeout, 10*time.Second)
-	s.LargeFiles = def(s.LargeFiles, 2)
-	s.Buffers = def(s.Buffers, 128*model.MiB)
-	s.SyncInterval = def(s.SyncInterval, 2*time.Second)
-	s.SyncBytes = def(s.SyncBytes, 64*model.MiB)
-	s.Chunk = s.Chunk.withDefaults()
-	s.Retry = s.Retry.withDefaults()
-	return &Fetcher{settings: s, source: src, buffers: newBuffers(int64(s.Buffers), s.Connections)}
+	set := s.withDefaults()
+	f := &Fetcher{source: src, buffers: newBuffers(int64(set.Buffers), set.Connections), budget: &budget{total: set.Total}}
+	f.current.Store(set)
+	return f
 }
+
+// Configure replaces the settings, also of the jobs that run. It acts at once: connections above a lowered limit end
+// after the block that they are in, those below a raised one begin.
+func (f *Fetcher) Configure(s Settings) {
+	set := s.withDefaults()
+	f.current.Store(set)
+	f.buffers.resize(int64(set.Buffers), set.Connections)
+	f.budget.configure(set)
+}
+
+// settings are those that hold now.
+func (f *Fetcher) settings() *Settings { return f.current.Load() }
 
 func def[T comparable](v, otherwise T) T {
 	var zero T
@@ -120,8 +177,12 @@ func def[T comparable](v, otherwise T) T {
 // A run is one job on its way.
 type run struct {
 	*Fetcher
-	job  Job
-	plan *plan
+	job   Job
+	plan  *plan
+	kept  *kept
+	begun time.Time
+	// held is how long, in nanoseconds, connections have waited in the job's limit.
+	held atomic.Int64
 	// group holds all goroutines of the job.
 	group *errgroup.Group
 	// open has an element for each large file that is open.
@@ -133,7 +194,8 @@ type run struct {
 // started has stopped.
 func (f *Fetcher) Fetch(ctx context.Context, job Job) error {
 	var large []model.File
-	p := newPlan(f.settings, job.Manifest.Answer)
+	set := f.settings()
+	p := newPlan(f.budget, set, job.Connections, job.Manifest.Answer)
 	for _, file := range job.Files {
 		if file.Size > BlockSize {
 			large = append(large, file)
@@ -141,8 +203,14 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) error {
 			p.small = append(p.small, file)
 		}
 	}
+	f.budget.join(p)
+	defer f.budget.leave(p)
 	g, ctx := errgroup.WithContext(ctx)
-	r := &run{Fetcher: f, job: job, plan: p, group: g, open: make(chan struct{}, f.settings.LargeFiles+unproven)}
+	r := &run{
+		Fetcher: f, job: job, plan: p, kept: f.buffers.keep(), begun: time.Now(), group: g,
+		open: make(chan struct{}, set.LargeFiles+unproven),
+	}
+	defer r.kept.end()
 	wake := context.AfterFunc(ctx, p.wake)
 	defer wake()
 
@@ -152,7 +220,7 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) error {
 	}
 	close(queue)
 	var feeders sync.WaitGroup
-	for range min(f.settings.LargeFiles, len(large)) {
+	for range min(set.LargeFiles, len(large)) {
 		feeders.Add(1)
 		g.Go(func() error {
 			defer feeders.Done()
@@ -164,31 +232,46 @@ func (f *Fetcher) Fetch(ctx context.Context, job Job) error {
 			return nil
 		})
 	}
-	watching, stopWatching := context.WithCancel(ctx)
-	defer stopWatching()
 	g.Go(func() error {
 		feeders.Wait()
 		p.noMoreFiles()
 		return nil
 	})
-	var workers sync.WaitGroup
-	for i := range f.settings.Connections {
-		workers.Add(1)
-		g.Go(func() error {
-			defer workers.Done()
-			return r.connection(ctx, i)
-		})
-	}
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
 	g.Go(func() error {
-		workers.Wait()
-		stopWatching()
+		defer stopWatching()
+		r.connect(ctx)
 		return nil
 	})
 	g.Go(func() error { r.watch(watching); return nil })
-	if !f.settings.FixedParallel {
-		g.Go(func() error { r.climb(watching); return nil })
-	}
+	g.Go(func() error { r.climb(watching); return nil })
 	return g.Wait()
+}
+
+// connect keeps as many connections as may be busy, until there is nothing left to fetch. When the
+// settings allow more it adds them; those above a lowered number just find no work.
+func (r *run) connect(ctx context.Context) {
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	done, finish := context.WithCancel(ctx)
+	defer finish()
+	for n := 0; ; {
+		for most := r.plan.load(0).most; n < most; n++ {
+			worker := n
+			workers.Add(1)
+			r.group.Go(func() error {
+				defer workers.Done()
+				defer finish() // one ends when all work is done, or none can go on
+				return r.connection(ctx, worker)
+			})
+		}
+		select {
+		case <-r.plan.grown:
+		case <-done.Done():
+			return
+		}
+	}
 }
 
 // unproven is how many large files may be open besides those being filled: their hash follows behind, or
@@ -218,7 +301,7 @@ func (r *run) fill(ctx context.Context, file model.File) error {
 	}
 	r.job.Progress.Written.Add(file.Size - b.left)
 	r.group.Go(func() error { return r.finish(ctx, b) }) // the next file does not wait for this one's hash
-	r.plan.add(b)
+	r.logChunk(r.plan.add(b))
 	select {
 	case <-b.filled:
 		return nil
@@ -270,7 +353,7 @@ func (r *run) prove(ctx context.Context, b *blob) error {
 // keepDurable makes what is written durable every SyncInterval, or when most of SyncBytes waits, so
 // that a power loss costs at most SyncBytes of a file.
 func (r *run) keepDurable(ctx context.Context, b *blob) error {
-	tick := time.NewTicker(r.settings.SyncInterval)
+	tick := time.NewTicker(r.settings().SyncInterval)
 	defer tick.Stop()
 	for {
 		select {

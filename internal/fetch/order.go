@@ -77,7 +77,7 @@ func (o *order) reserve(ctx context.Context, off int64, near bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for off >= o.pos && off-o.pos < ahead && !o.ended && ctx.Err() == nil {
-		if o.run.buffers.hold(off == o.pos) {
+		if o.run.kept.hold(off == o.pos) {
 			return true
 		}
 		if o.idle && (o.stuck || !near) {
@@ -98,7 +98,7 @@ func (o *order) wrote(off int64, p []byte, reserved bool) bool {
 	if kept {
 		o.waiting[off] = p
 	} else if reserved {
-		o.run.buffers.unhold()
+		o.run.kept.unhold()
 	}
 	o.changed.Broadcast()
 	return kept
@@ -107,7 +107,7 @@ func (o *order) wrote(off int64, p []byte, reserved bool) bool {
 // unwritten takes a reservation back, since the write failed.
 func (o *order) unwritten(reserved bool) {
 	if reserved {
-		o.run.buffers.unhold()
+		o.run.kept.unhold()
 	}
 }
 
@@ -120,11 +120,8 @@ func (o *order) follow(ctx context.Context) (model.Digest, error) {
 	})
 	defer stop()
 	defer o.drop()
-	scratch, err := o.run.buffers.get(ctx)
-	if err != nil {
-		return model.Digest{}, err
-	}
-	defer o.run.buffers.put(scratch)
+	// Not one of the shared buffers: connections may hold all of these while they wait for the hash.
+	scratch := make([]byte, scratchSize)
 	for last := time.Now(); ; {
 		p, fromFile, err := o.wait(ctx, scratch)
 		begun := time.Now()
@@ -150,7 +147,7 @@ func (o *order) follow(ctx context.Context) (model.Digest, error) {
 		last = done
 		o.pos += int64(len(p))
 		if !fromFile {
-			o.run.buffers.unhold()
+			o.run.kept.unhold()
 			o.run.buffers.put(p)
 		}
 		o.changed.Broadcast() // connections that wait for room
@@ -181,7 +178,7 @@ func (o *order) wait(ctx context.Context, scratch []byte) (p []byte, fromFile bo
 		}
 		if n := o.readable(); n > 0 {
 			o.busy()
-			return scratch[:min(n, scratchSize, int64(len(scratch)))], true, nil
+			return scratch[:min(n, scratchSize)], true, nil
 		}
 		if !o.idle {
 			o.idle = true
@@ -266,7 +263,7 @@ func (o *order) drop() {
 	o.late.Stop()
 	o.changed.Broadcast()
 	for off, p := range o.waiting {
-		o.run.buffers.unhold()
+		o.run.kept.unhold()
 		o.run.buffers.put(p)
 		delete(o.waiting, off)
 	}

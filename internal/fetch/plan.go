@@ -2,6 +2,8 @@ package fetch
 
 import (
 	"context"
+	"iter"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,42 +12,14 @@ import (
 	"ema/internal/model"
 )
 
-// ChunkRule is the first size of a request by the file's size (chunk_optimization). A request covers
-// at least a chunk; far origins get longer ones, so that a round trip costs little of each.
-type ChunkRule struct {
-	Default, Small, Large          model.Bytes // chunk: 8, 4, 16 MiB
-	SmallThreshold, LargeThreshold model.Bytes // of the file: 100, 1000 MiB
-	Fixed                          bool        // adaptive chunking off: always Default
-}
-
-func (c ChunkRule) withDefaults() ChunkRule {
-	c.Default = def(c.Default, 8*model.MiB)
-	c.Small = def(c.Small, 4*model.MiB)
-	c.Large = def(c.Large, 16*model.MiB)
-	c.SmallThreshold = def(c.SmallThreshold, 100*model.MiB)
-	c.LargeThreshold = def(c.LargeThreshold, 1000*model.MiB)
-	return c
-}
-
-// size is the chunk for a file of n bytes.
-func (c ChunkRule) size(n int64) int64 {
-	switch {
-	case c.Fixed:
-		return int64(c.Default)
-	case n < int64(c.SmallThreshold):
-		return int64(c.Small)
-	case n > int64(c.LargeThreshold):
-		return int64(c.Large)
-	}
-	return int64(c.Default)
-}
-
 const (
 	// stealable is how much must be left of a claim before another connection takes half of it: less
 	// is faster read to its end than asked for anew.
 	stealable = 4 * BlockSize
 	// longest bounds one request, so that the in-order hash is never far behind the last byte.
 	longest = 128 * BlockSize
+	// hashRate is about what one core hashes in a second, where it has instructions for it.
+	hashRate = 1.4e9
 	// latencyShare is how small the wait for an answer is to be, as a part of the answer's duration.
 	latencyShare = 100
 	// windowLength is how long the shortest answer counts before those since then replace it: routes change.
@@ -62,6 +36,7 @@ type blob struct {
 	file     model.File
 	sink     Sink
 	order    *order
+	why      string          // the chunk is as it is
 	free     []model.Segment // ascending, disjoint
 	claims   []*claim
 	left     int64 // bytes not yet written
@@ -93,8 +68,12 @@ type claim struct {
 	blob     *blob
 	pos, end int64                   // guarded by the plan's lock
 	cancel   context.CancelCauseFunc // set when the request is sent; guarded by the plan's lock
+	answered bool                    // the source has opened it; guarded by the plan's lock
 	received atomic.Int64            // bytes that came for this claim
-	recent   []int64                 // received, second by second; the crawl watch's own
+	held     spell                   // our own limit made it wait
+	away     spell                   // it was busy elsewhere: with the disk, or waiting for the hash
+	recent   []moment                // how it stood, second by second; the watch's own
+	silent   int                     // seconds without a byte; the watch's own
 }
 
 // A task is what a connection does next: a claim of a large file, or a small file.
@@ -103,21 +82,27 @@ type task struct {
 	small model.File
 }
 
-// plan knows which bytes are whose. Everything in it is guarded by mu; none of its methods waits,
-// except next.
+// plan knows which bytes are whose. Everything in it is guarded by the budget's lock; none of its
+// methods waits, except next.
 type plan struct {
-	settings Settings
+	*budget
+	settings *Settings
+	own      int           // the job's own cap of connections; 0: none
+	grown    chan struct{} // capacity 1: most has changed
 
-	mu       sync.Mutex
 	changed  sync.Cond
 	small    []model.File
 	blobs    []*blob // those with bytes missing, in the order they were opened
+	most     int     // the cap of connections
 	target   int     // connections that may be busy
 	busy     int
-	closed   bool // no further blob will be added
-	pending  int  // small files taken and not yet done: they may come back
-	held     bool // a claim was refused because its file's hash is behind
-	retreats int  // 429 and 5xx answers so far; the climb reads it
+	waiting  int    // connections in next
+	turn     uint64 // grows with each connection that any job starts: when this one last did
+	pace     pace   // of the network, for the chunk size
+	closed   bool   // no further blob will be added
+	pending  int    // small files taken and not yet done: they may come back
+	held     bool   // a claim was refused because its file's hash is behind
+	retreats int    // 429 and 5xx answers so far; the climb reads it
 
 	answer  time.Duration // shortest time to first byte of the newest windows; 0 = unknown
 	answers int           // how many answers came
@@ -126,16 +111,45 @@ type plan struct {
 	rate    float64       // smoothed bytes per second of one connection, 0 = unknown
 }
 
-func newPlan(s Settings, answer time.Duration) *plan {
+// newPlan makes a plan for a job with a cap of its own, unless own is 0.
+func newPlan(b *budget, s *Settings, own int, answer time.Duration) *plan {
 	if answer < 2*farAfter {
 		answer = 0 // that may have been the work of a first request, and says little about the distance
 	}
-	p := &plan{settings: s, target: s.Connections, answer: answer, window: time.Now()}
+	p := &plan{budget: b, settings: s, own: own, answer: answer, window: time.Now(), grown: make(chan struct{}, 1)}
+	p.most = p.cap()
+	p.target = p.most
 	if !s.FixedParallel {
-		p.target = startWith(s.Connections, answer)
+		p.target = startWith(p.most, answer)
 	}
-	p.changed.L = &p.mu
+	p.changed.L = &b.mu
 	return p
+}
+
+// cap is how many connections the job may have at most.
+func (p *plan) cap() int {
+	if p.own > 0 {
+		return min(p.own, p.settings.Connections)
+	}
+	return p.settings.Connections
+}
+
+// configure makes new settings hold. Connections above a lowered cap end after their block.
+func (p *plan) configure(s *Settings) {
+	p.settings = s
+	if p.most = p.cap(); s.FixedParallel {
+		p.target = p.most
+	}
+	p.target = min(p.target, p.most)
+	p.cut(p.busy-p.target, BlockSize)
+	for _, b := range p.blobs {
+		b.chunk, b.why = s.Chunk.size(b.file.Size, p.pace.speed)
+	}
+	select {
+	case p.grown <- struct{}{}:
+	default:
+	}
+	p.changed.Broadcast()
 }
 
 func (p *plan) wake() {
@@ -154,14 +168,16 @@ func (p *plan) hashed() {
 	}
 }
 
-func (p *plan) add(b *blob) {
+// add begins to hand out b, and tells its chunk for the log.
+func (p *plan) add(b *blob) chunked {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	b.chunk = p.settings.Chunk.size(b.file.Size)
+	b.chunk, b.why = p.settings.Chunk.size(b.file.Size, p.pace.speed)
 	if b.left > 0 {
 		p.blobs = append(p.blobs, b)
 	}
 	p.changed.Broadcast()
+	return p.chunked(b)
 }
 
 // abandon hands out nothing of b any more.
@@ -183,6 +199,8 @@ func (p *plan) noMoreFiles() {
 func (p *plan) next(ctx context.Context, worker int) (task, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.waiting++
+	defer func() { p.waiting-- }()
 	for {
 		if ctx.Err() != nil {
 			return task{}, false, context.Cause(ctx)
@@ -190,14 +208,15 @@ func (p *plan) next(ctx context.Context, worker int) (task, bool, error) {
 		if p.closed && len(p.blobs) == 0 && len(p.small) == 0 && p.pending == 0 {
 			return task{}, false, nil
 		}
-		if p.busy < p.target {
+		if p.busy < p.target && p.permits(p) {
 			if t, ok := p.take(worker); ok {
-				p.busy++
+				p.started(p)
 				if t.claim != nil {
 					t.claim.blob.writing.Add(1)
 				}
 				return t, true, nil
 			}
+			p.wakeDenied()
 		}
 		p.changed.Wait()
 	}
@@ -231,7 +250,31 @@ func (p *plan) takeSmall() (task, bool) {
 // takeLarge claims the first free span of the blob that the fewest connections work on, or else
 // half of the largest claim.
 func (p *plan) takeLarge() *claim {
-	var best *blob
+	best, victim := p.largest()
+	if best != nil {
+		return p.claim(best)
+	}
+	if victim == nil {
+		return nil
+	}
+	// The victim reads at most one buffer past pos before it looks at end again, and a buffer never
+	// crosses a block, so a cut at the next-but-one block or later cannot fall into what it reads.
+	middle := alignUp(victim.pos + (victim.end-victim.pos)/2)
+	stolen := &claim{blob: victim.blob, pos: middle, end: victim.end}
+	victim.end = middle
+	victim.blob.claims = append(victim.blob.claims, stolen)
+	return stolen
+}
+
+// work reports whether take would find something.
+func (p *plan) work() bool {
+	best, victim := p.largest()
+	return best != nil || victim != nil || len(p.small) > 0
+}
+
+// largest finds where large work is to be taken: the front of a blob's free spans, or a claim of which
+// half may be stolen; at most one of them.
+func (p *plan) largest() (best *blob, victim *claim) {
 	waits := false
 	for _, b := range p.blobs {
 		if len(b.free) == 0 || b.whole && len(b.claims) > 0 {
@@ -245,13 +288,9 @@ func (p *plan) takeLarge() *claim {
 			best = b
 		}
 	}
-	if best != nil {
-		return p.claim(best)
+	if best != nil || waits { // where bytes wait for the hash, stealing would not help it
+		return best, nil
 	}
-	if waits {
-		return nil // stealing would not help the hash
-	}
-	var victim *claim
 	for _, b := range p.blobs {
 		for _, c := range b.claims {
 			if !b.whole && (victim == nil || c.end-c.pos > victim.end-victim.pos) {
@@ -259,16 +298,10 @@ func (p *plan) takeLarge() *claim {
 			}
 		}
 	}
-	if victim == nil || victim.end-victim.pos < stealable {
-		return nil
+	if victim == nil || victim.end-victim.pos < victim.blob.stealable() {
+		return nil, nil
 	}
-	// The victim reads at most one buffer past pos before it looks at end again, and a buffer never
-	// crosses a block, so a cut at the next-but-one block or later cannot fall into what it reads.
-	middle := alignUp(victim.pos + (victim.end-victim.pos)/2)
-	stolen := &claim{blob: victim.blob, pos: middle, end: victim.end}
-	victim.end = middle
-	victim.blob.claims = append(victim.blob.claims, stolen)
-	return stolen
+	return nil, victim
 }
 
 // claim takes the front of b's first free span, as long as the origin's distance asks for and as
@@ -280,7 +313,7 @@ func (p *plan) claim(b *blob) *claim {
 		n = alignUp(min(p.length(b), longest))
 	}
 	end := min(alignUp(span.Start)+n, span.End)
-	if span.End-end < stealable {
+	if span.End-end < b.stealable() {
 		end = span.End // a remainder too small to be worth a request of its own
 	}
 	c := &claim{blob: b, pos: span.Start, end: end}
@@ -290,6 +323,9 @@ func (p *plan) claim(b *blob) *claim {
 	b.claims = append(b.claims, c)
 	return c
 }
+
+// stealable is how much of b must be left before it is worth a request of its own.
+func (b *blob) stealable() int64 { return min(stealable, max(b.chunk, 2*BlockSize)) }
 
 // near reports whether a request costs next to nothing, as far as is known: the first answers come while
 // all connections are dialled at once, and say little about one that is not far.
@@ -317,13 +353,14 @@ func (p *plan) length(b *blob) int64 {
 		n = longest
 	}
 	if far && b.left <= 4*longest {
-		// The last round: each costs a round trip, and stealing evens out what was cut unevenly. The hash
-		// catches up with so little in a moment.
-		return min(n, max(b.left/int64(p.target), stealable))
+		// The last rounds: each costs a round trip, and leaves the hash the share of one round to do when all
+		// has come; stealing evens out what was cut unevenly.
+		rounds := max(1, int64(math.Sqrt(float64(b.left)/hashRate/p.answer.Seconds())+0.5))
+		return min(n, max(b.left/int64(p.target)/rounds, stealable))
 	}
 	// Each round takes two thirds of the time that is left, so the last ones are short: all connections
 	// end together, with the hash close behind.
-	return min(n, max(b.left*2/int64(3*p.target), stealable))
+	return min(n, max(b.left*2/int64(3*p.target), b.stealable()))
 }
 
 // room is how many bytes c's connection may read next: at most most, never past the claim's end or
@@ -360,7 +397,7 @@ func (p *plan) wrote(c *claim, n int64) {
 func (p *plan) release(c *claim) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.busy--
+	p.ended(p)
 	b := c.blob
 	b.writing.Done()
 	b.claims = slices.DeleteFunc(b.claims, func(x *claim) bool { return x == c })
@@ -374,7 +411,7 @@ func (p *plan) release(c *claim) {
 func (p *plan) smallDone(f model.File, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.busy--
+	p.ended(p)
 	p.pending--
 	if !ok {
 		p.small = append(p.small, f)
@@ -412,27 +449,62 @@ func shorter(a, b time.Duration) time.Duration {
 	return a
 }
 
-// setTarget changes how many connections may be busy. Above a lowered target the claims that would
-// go on for long are cut after their next block; what is cut off is free again.
-func (p *plan) setTarget(n int) {
-	const soon = 2 // seconds
+// setTarget changes how many connections may be busy. Above a lowered target they end after their next
+// block; at once when drop says that they are too slow even for that.
+func (p *plan) setTarget(n int, drop bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	over := p.busy - n
-	p.target = n
-	for _, b := range slices.Backward(p.blobs) {
-		for _, c := range slices.Backward(b.claims) {
-			if over <= 0 {
-				break
-			}
-			over--
-			if cut := alignUp(c.pos) + BlockSize; float64(c.end-cut) > soon*p.rate && c.end-cut >= stealable {
-				b.free = insert(b.free, model.Segment{Start: cut, End: c.end})
-				c.end = cut
+	p.target = min(n, p.most)
+	if over := p.busy - p.target; drop {
+		p.drop(over)
+	} else {
+		p.cut(over, BlockSize)
+	}
+	p.wakeDenied()
+	p.changed.Broadcast()
+}
+
+// cut shortens the newest claims, as many as over, so that they end at the next block but after bytes
+// more. Those that end soon are left as they are. What is cut off is free again.
+func (p *plan) cut(over int, after int64) {
+	const soon = 2 // seconds
+	for c := range p.newest(over) {
+		b := c.blob
+		if cut := alignUp(c.pos) + after; !b.whole && float64(c.end-cut) > soon*p.rate && c.end-cut >= b.stealable() {
+			b.free = insert(b.free, model.Segment{Start: cut, End: c.end})
+			c.end = cut
+		}
+	}
+}
+
+// drop ends the newest claims at once, as many as over.
+func (p *plan) drop(over int) {
+	for c := range p.newest(over) {
+		if c.cancel != nil && !c.blob.whole {
+			c.cancel(errTooMany)
+		}
+	}
+}
+
+// newest yields the newest claims, n at most.
+func (p *plan) newest(n int) iter.Seq[*claim] {
+	return func(yield func(*claim) bool) {
+		for _, b := range slices.Backward(p.blobs) {
+			for _, c := range slices.Backward(b.claims) {
+				if n--; n < 0 || !yield(c) {
+					return
+				}
 			}
 		}
 	}
-	p.changed.Broadcast()
+}
+
+// turnLength is how much a connection fetches before it lets another job have its turn.
+func (p *plan) turnLength() int64 {
+	if len(p.blobs) == 0 {
+		return BlockSize
+	}
+	return max(alignUp(p.blobs[0].chunk), BlockSize)
 }
 
 // insert puts seg into ascending disjoint spans and merges it with its neighbours.
@@ -460,6 +532,14 @@ func (p *plan) begin(c *claim, cancel context.CancelCauseFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.cancel = cancel
+}
+
+// opened notes that the source has answered for c. Until then it may have waited for its turn at the
+// host, or for the network to come back: that is no slowness of c.
+func (p *plan) opened(c *claim) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.answered = true
 }
 
 // overdue waits while more than limit bytes of b are not durable, so that a power loss never costs
@@ -526,12 +606,19 @@ func (p *plan) retreat() {
 
 // load is what the climb needs to know.
 type load struct {
-	busy, target, retreats int
-	answer                 time.Duration
+	busy, target, most, retreats int
+	answer                       time.Duration
+	holding                      time.Duration // what connections have waited so far in the limit that they wait in now
 }
 
-func (p *plan) load() load {
+func (p *plan) load(now time.Duration) load {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return load{busy: p.busy, target: p.target, retreats: p.retreats, answer: p.answer}
+	l := load{busy: p.busy, target: p.target, most: p.most, retreats: p.retreats, answer: p.answer}
+	for _, b := range p.blobs {
+		for _, c := range b.claims {
+			l.holding += c.held.lasting(now)
+		}
+	}
+	return l
 }

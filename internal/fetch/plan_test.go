@@ -21,11 +21,20 @@ func (n nothing) Missing() []model.Segment { return n.missing }
 
 func (n nothing) Checkpoint() (state []byte, upto int64) { return nil, 0 }
 
+// planOf is the plan of the only job of a fetcher.
+func planOf(s Settings) *plan {
+	set := s.withDefaults()
+	b := &budget{total: set.Total}
+	p := newPlan(b, set, 0, 0)
+	b.join(p)
+	return p
+}
+
 // However connections take, steal, fail, and are cut, each byte is written exactly once, no two
 // connections ever hold the same block, and the plan ends.
 func TestPlanHandsOutEachByteOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := newPlan(Settings{Connections: rapid.IntRange(1, 9).Draw(t, "connections"), FixedParallel: true, Chunk: ChunkRule{}.withDefaults()}, 0)
+		p := planOf(Settings{Connections: rapid.IntRange(1, 9).Draw(t, "connections"), FixedParallel: true, Chunk: ChunkRule{}})
 		p.answer = time.Duration(rapid.IntRange(0, 100).Draw(t, "answer ms")) * time.Millisecond
 		p.rate = rapid.Float64Range(0, 1e9).Draw(t, "rate")
 		var want int64
@@ -66,7 +75,7 @@ func TestPlanHandsOutEachByteOnce(t *testing.T) {
 				p.mu.Lock()
 				task, ok := p.take(0)
 				if ok {
-					p.busy++
+					p.started(p)
 					task.claim.blob.writing.Add(1)
 				}
 				p.mu.Unlock()
@@ -80,7 +89,7 @@ func TestPlanHandsOutEachByteOnce(t *testing.T) {
 					held = append(held[:i], held[i+1:]...)
 				}
 			case 4:
-				p.setTarget(rapid.IntRange(1, p.settings.Connections).Draw(t, "target"))
+				p.setTarget(rapid.IntRange(1, p.settings.Connections).Draw(t, "target"), false)
 			default:
 				for i := 0; i < len(held); i++ {
 					c := held[i]
@@ -130,7 +139,7 @@ func TestPlanHandsOutEachByteOnce(t *testing.T) {
 }
 
 func TestAnIdleConnectionTakesHalfOfTheLargestRest(t *testing.T) {
-	p := newPlan(Settings{Connections: 2, FixedParallel: true, Chunk: ChunkRule{Default: 1 << 30, Fixed: true}.withDefaults()}, 0)
+	p := planOf(Settings{Connections: 2, FixedParallel: true, Chunk: ChunkRule{Default: 1 << 30, Fixed: true}})
 	b := newBlob(model.File{Size: 64 * BlockSize}, nothing{missing: []model.Segment{{End: 64 * BlockSize}}})
 	p.add(b)
 	first := p.takeLarge()
@@ -157,7 +166,7 @@ func TestRequestsAreAsLongAsTheOriginIsFar(t *testing.T) {
 		{300 * time.Millisecond, 100e6, 128 * model.MiB, 128 * model.MiB, firstAnswers}, // never so long that the hash is left behind
 		{500 * time.Microsecond, 0, 2 * model.MiB, 5 * model.MiB, firstAnswers},         // beside us: what waits for the hash fits into memory
 	} {
-		p := newPlan(Settings{Connections: 8, FixedParallel: true, Chunk: ChunkRule{}.withDefaults()}, 0)
+		p := planOf(Settings{Connections: 8, FixedParallel: true, Chunk: ChunkRule{}})
 		p.answer, p.rate, p.answers = c.answer, c.rate, c.answers
 		p.add(newBlob(model.File{Size: 4 << 30}, nothing{missing: []model.Segment{{End: 4 << 30}}}))
 		claim := p.takeLarge()
@@ -170,7 +179,7 @@ func TestRequestsAreAsLongAsTheOriginIsFar(t *testing.T) {
 // A machine that is busy answers late, and is not farther away for that. One that moved is.
 func TestTheShortestAnswerOfTheLastWhileSaysHowFarAnOriginIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPlan(Settings{Connections: 8}, 0)
+		p := planOf(Settings{Connections: 8})
 		p.observe(time.Millisecond, 0)
 		for range 200 {
 			p.observe(40*time.Millisecond, 0)
@@ -192,8 +201,9 @@ func TestTheShortestAnswerOfTheLastWhileSaysHowFarAnOriginIs(t *testing.T) {
 // they would bring could not wait in memory. They do not wait for a connection that is late.
 func TestNobodyRunsFarAheadOfAHashThatWaitsForAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPlan(Settings{Connections: 2}, 0)
-		r := &run{Fetcher: New(Settings{}, nil), plan: p, job: Job{Progress: &Progress{}}}
+		p := planOf(Settings{Connections: 2})
+		f := New(Settings{}, nil)
+		r := &run{Fetcher: f, plan: p, kept: f.buffers.keep(), begun: time.Now(), job: Job{Progress: &Progress{}}}
 		b := newBlob(model.File{Size: 64 * BlockSize}, nothing{missing: []model.Segment{{End: 64 * BlockSize}}})
 		var err error
 		if b.order, err = newOrder(b, r); err != nil {
@@ -218,7 +228,7 @@ func TestNobodyRunsFarAheadOfAHashThatWaitsForAMoment(t *testing.T) {
 }
 
 func TestWaitingForWorkEndsWithTheContext(t *testing.T) {
-	p := newPlan(Settings{Connections: 1, FixedParallel: true}, 0)
+	p := planOf(Settings{Connections: 1, FixedParallel: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer context.AfterFunc(ctx, p.wake)()
 	ended := make(chan error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/url"
 	"time"
 
 	"ema/internal/model"
@@ -19,6 +20,60 @@ type Retry struct {
 	NoJitter bool
 	// Ceilings of the backoff for classes of failure; defaults 30, 60, 120 s.
 	Timeout, ServerError, RateLimit time.Duration
+	Adaptive                        Adaptive
+}
+
+// Adaptive follows how many of the last attempts at a host succeeded (adaptive_retries).
+type Adaptive struct {
+	Enabled   bool
+	Threshold float64 // part of the attempts that succeed; default 0.8
+	Increase  bool    // below the threshold: twice as many retries
+	Decrease  bool    // where nearly all succeed: half as many, one at least
+}
+
+// nearlyAll is the success rate from which a failure is not expected to pass by waiting long.
+const nearlyAll = 0.98
+
+// judge is what an opener may know besides: how many of the last attempts succeeded at the host of err.
+// known is false when it has no host or too few attempts were made.
+type judge interface {
+	SuccessRate(err error) (rate float64, known bool)
+}
+
+// at is r for a host where this part of the attempts succeeds.
+func (r Retry) at(rate float64) Retry {
+	switch a := r.Adaptive; {
+	case !a.Enabled || r.Max <= 0:
+	case rate < a.Threshold && a.Increase:
+		r.Max *= 2
+	case rate >= max(nearlyAll, a.Threshold) && a.Decrease:
+		r.Max = (r.Max + 1) / 2
+	}
+	return r
+}
+
+// retry is how err is to be answered now.
+func (r *run) retry(err error) Retry {
+	policy := r.settings().Retry
+	if j, ok := r.source.(judge); ok && policy.Adaptive.Enabled {
+		if rate, known := j.SuccessRate(err); known {
+			return policy.at(rate)
+		}
+	}
+	return policy
+}
+
+// hostOf is the host that err is about; empty when it names none.
+func hostOf(err error) string {
+	e, ok := errors.AsType[*model.Error](err)
+	if !ok {
+		return ""
+	}
+	u, perr := url.Parse(e.URL)
+	if perr != nil {
+		return ""
+	}
+	return u.Host
 }
 
 func (r Retry) withDefaults() Retry {
@@ -29,6 +84,7 @@ func (r Retry) withDefaults() Retry {
 	r.Timeout = def(r.Timeout, 30*time.Second)
 	r.ServerError = def(r.ServerError, 60*time.Second)
 	r.RateLimit = def(r.RateLimit, 120*time.Second)
+	r.Adaptive.Threshold = def(r.Adaptive.Threshold, 0.8)
 	return r
 }
 
@@ -87,6 +143,16 @@ func (r Retry) delay(c model.Class, n int, asked time.Duration) time.Duration {
 // It serves calls that bring a whole answer or nothing, such as resolving a revision.
 func (r Retry) Again(ctx context.Context, note func(error), attempt func(context.Context) error) error {
 	r = r.withDefaults()
+	tell := func(err error, _ time.Duration) {
+		if note != nil {
+			note(err)
+		}
+	}
+	return again(ctx, func(error) Retry { return r }, tell, attempt)
+}
+
+// again is Again with a policy that may depend on the failure. tell learns how long is waited.
+func again(ctx context.Context, policy func(error) Retry, tell func(error, time.Duration), attempt func(context.Context) error) error {
 	var failing attempts
 	for {
 		err := attempt(ctx)
@@ -96,13 +162,11 @@ func (r Retry) Again(ctx context.Context, note func(error), attempt func(context
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		wait, final := failing.next(r, nil, 0, err)
+		wait, final := failing.next(policy(err), nil, 0, err)
 		if final != nil {
 			return final
 		}
-		if note != nil {
-			note(err)
-		}
+		tell(err, wait)
 		if err := pause(ctx, wait); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 )
 
 // run lets claims receive their rates (bytes per second) for some seconds and returns who crawls then.
@@ -11,11 +12,11 @@ func crawlersAfter(seconds int, usual float64, rates ...int64) (found []int) {
 	var claims []*claim
 	for range rates {
 		_, cancel := context.WithCancelCause(context.Background())
-		claims = append(claims, &claim{cancel: cancel, end: 1 << 40})
+		claims = append(claims, &claim{cancel: cancel, answered: true, end: 1 << 40})
 	}
-	for range seconds {
+	for second := range seconds {
 		found = nil
-		for c := range crawling(claims, usual) {
+		for c := range crawling(claims, time.Duration(second)*time.Second, usual) {
 			found = append(found, slices.Index(claims, c))
 		}
 		for i, c := range claims {
