@@ -185,7 +185,7 @@ func (r *run) align(ctx context.Context, c *claim, body *source.Body, buf []byte
 // write puts a piece on file, tells everybody who waits for it, and reports whether the hash has kept
 // the buffer. What the hash gets from memory nobody reads again soon: it is written past the page cache.
 func (r *run) write(ctx context.Context, c *claim, off int64, p []byte, crc uint32) (given bool, err error) {
-	reserved := c.blob.order.reserve(ctx, off, r.plan.nearby())
+	reserved := c.blob.order.reserve(ctx, off, int64(len(p)), r.plan.nearby())
 	if reserved {
 		err = c.blob.sink.WritePast(p, off, crc)
 	} else {

@@ -65,7 +65,7 @@ func newOrder(b *blob, r *run) (*order, error) {
 	return o, nil
 }
 
-// reserve asks whether the piece at off, which is about to be written, is to be given to the hash from
+// reserve asks whether the piece of n bytes at off, which is about to be written, is to be given to the hash from
 // memory: then it need not go through the page cache. Every reservation is followed by wrote
 // or unwritten.
 //
@@ -73,14 +73,19 @@ func newOrder(b *blob, r *run) (*order, error) {
 // only means to read again from the page cache what was in memory just now. It does not wait for a
 // connection: not for the piece that is next in line, and not when the hash itself waits for bytes,
 // except that it gives one to an origin nearby a moment: it was only not scheduled, or the disk is busy.
-func (o *order) reserve(ctx context.Context, off int64, near bool) bool {
+// Nor is a small piece waited for, or kept: it would take a whole buffer, and comes from a slow connection,
+// or under a limit, where to read it again costs little.
+func (o *order) reserve(ctx context.Context, off, n int64, near bool) bool {
+	if n < BlockSize/4 {
+		return false
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for off >= o.pos && off-o.pos < ahead && !o.ended && ctx.Err() == nil {
 		if o.run.kept.hold(off == o.pos) {
 			return true
 		}
-		if o.idle && (o.stuck || !near) {
+		if n < BlockSize/2 || o.idle && (o.stuck || !near) {
 			return false
 		}
 		o.changed.Wait()

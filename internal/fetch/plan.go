@@ -26,6 +26,9 @@ const (
 	windowLength = 10 * time.Second
 	// firstAnswers is how many answers it takes to believe that an origin is neither near nor far.
 	firstAnswers = 8
+	// leisurely is the rate of a connection, in bytes per second, below which nobody waits for its bytes: it
+	// is capped, by the origin or by a limit of ours.
+	leisurely = 16 << 20
 	// nearBefore is the time to first byte below which requests may be short.
 	nearBefore = 5 * time.Millisecond
 )
@@ -327,9 +330,13 @@ func (p *plan) claim(b *blob) *claim {
 // stealable is how much of b must be left before it is worth a request of its own.
 func (b *blob) stealable() int64 { return min(stealable, max(b.chunk, 2*BlockSize)) }
 
-// near reports whether a request costs next to nothing, as far as is known: the first answers come while
-// all connections are dialled at once, and say little about one that is not far.
+// near reports whether a request costs next to nothing and a block comes in a moment, as far as is known:
+// the first answers come while all connections are dialled at once, and say little about one that is not
+// far.
 func (p *plan) near() bool {
+	if p.rate > 0 && p.rate < leisurely {
+		return false
+	}
 	return p.answer < nearBefore || p.answer < farAfter && p.answers < firstAnswers
 }
 
@@ -470,7 +477,7 @@ func (p *plan) cut(over int, after int64) {
 	const soon = 2 // seconds
 	for c := range p.newest(over) {
 		b := c.blob
-		if cut := alignUp(c.pos) + after; !b.whole && float64(c.end-cut) > soon*p.rate && c.end-cut >= b.stealable() {
+		if cut := alignUp(c.pos) + after; !b.whole && c.end > cut && float64(c.end-cut) > soon*p.rate {
 			b.free = insert(b.free, model.Segment{Start: cut, End: c.end})
 			c.end = cut
 		}

@@ -217,7 +217,7 @@ func TestNobodyRunsFarAheadOfAHashThatWaitsForAMoment(t *testing.T) {
 			t.Error("at first, who is near and far ahead is to wait, and nobody else")
 		}
 		time.Sleep(soon + time.Millisecond)
-		if b.order.behind(ahead, true) || b.order.reserve(ctx, ahead-1, true) != true {
+		if b.order.behind(ahead, true) || b.order.reserve(ctx, ahead-1, BlockSize, true) != true {
 			t.Error("a late connection holds up the others")
 		}
 		cancel()
