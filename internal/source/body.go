@@ -22,15 +22,17 @@ type stream struct {
 	cause    func() error
 	cancel   context.CancelCauseFunc
 	fault    func(model.Class, error) error // completes an error with what it was about
+	leave    func(ok bool)                  // tells how the request ended
+	broken   bool                           // the body is not what it should be, and not by our wish
 	closed   bool
 }
 
 // newStream reads body, the answer to a request whose context is ctx and is ended by cancel.
 func newStream(ctx context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, patience time.Duration,
-	fault func(model.Class, error) error,
+	leave func(ok bool), fault func(model.Class, error) error,
 ) *stream {
 	s := &stream{
-		body: body, patience: patience, fault: fault,
+		body: body, patience: patience, leave: leave, fault: fault,
 		cause: func() error { return context.Cause(ctx) }, cancel: cancel,
 	}
 	if patience > 0 {
@@ -55,6 +57,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		return n, err
 	}
 	class, err := classify(err, s.cause())
+	s.broken = class != model.Cancelled
 	if errors.Is(err, errStalled) {
 		err = fmt.Errorf("%w for %v", err, s.patience)
 	}
@@ -70,6 +73,7 @@ func (s *stream) Close() error {
 	}
 	err := s.body.Close()
 	s.cancel(nil)
+	s.leave(!s.broken)
 	return err
 }
 
@@ -86,6 +90,7 @@ func (c *counted) Read(p []byte) (int, error) {
 		return 0, c.err
 	case c.left == 0:
 		c.err = c.end()
+		c.leave(!c.broken)
 		return 0, c.err
 	case int64(len(p)) > c.left:
 		p = p[:c.left]
@@ -95,8 +100,10 @@ func (c *counted) Read(p []byte) (int, error) {
 	if err != nil {
 		c.err = err
 		if c.left > 0 && (err == io.EOF || model.ClassOf(err) == model.Truncated) {
+			c.broken = true
 			c.err = c.fault(model.Truncated, fmt.Errorf("the body ended %d bytes early", c.left))
 		}
+		c.leave(!c.broken) // with io.EOF, the connection is free already
 	}
 	return n, c.err
 }
@@ -108,6 +115,7 @@ func (c *counted) end() error {
 	n, err := c.stream.Read(one[:])
 	switch {
 	case n > 0:
+		c.broken = true
 		return c.fault(model.Integrity, errors.New("the server sent more bytes than it should"))
 	case err == nil:
 		return io.EOF

@@ -63,6 +63,9 @@ func TestOpenRefusesRangeAnswersThat(t *testing.T) {
 			if c.status == 429 && e.After != 9*time.Second {
 				t.Errorf("After = %v", e.After)
 			}
+			if c.status == 429 {
+				return // nobody asks before the time
+			}
 			r.bulk = nil // and it works again at once, without anything remembered
 			if got, err := readSegment(t, s, m, big, seg); err != nil || string(got) != part {
 				t.Errorf("afterwards: %d bytes, %v", len(got), err)

@@ -34,12 +34,18 @@ type Settings struct {
 
 	// MaxConnsPerHost caps the bulk connections to one host; a further Open waits. 0 = no cap.
 	MaxConnsPerHost int
+	// MaxConns caps the bulk connections to all hosts together, unused ones included: they make room
+	// for others. A further Open waits. 0 = no cap.
+	MaxConns int
 	// MaxIdleConns is how many unused connections are kept, all hosts together; 0 = 100.
 	MaxIdleConns int
 	// IdleTimeout is how long an unused connection is kept; 0 = 30 s.
 	IdleTimeout time.Duration
 	// NoKeepAlive uses each connection for one request only.
 	NoKeepAlive bool
+	// NoPersistence closes connections a second after their last use, so that none are left when a
+	// download has ended.
+	NoPersistence bool
 	// NoHTTP2 keeps metadata on HTTP/1.1. Bulk is on HTTP/1.1 unless HTTP2Bulk is set: streams of
 	// one HTTP/2 connection share one congestion window, so that parallel ranges gain nothing.
 	NoHTTP2   bool
@@ -51,6 +57,17 @@ type Settings struct {
 	// SocketBuffer is the size of the receive and send buffers of each connection in bytes; 0 = the
 	// kernel tunes them, which is better unless memory is scarce.
 	SocketBuffer int
+
+	// Patience is how long a host is waited for that has answered before and cannot be reached now;
+	// then its requests fail. 0 = 15 min, negative = it is not waited for.
+	Patience time.Duration
+	// Tell is called when a host begins to be waited for: it has a limit (err is of class RateLimited),
+	// or cannot be reached; wait is how long at most, 0 = requests fail instead. nil = nobody is told.
+	// It may be called by several goroutines at once and must not block.
+	Tell func(host string, err error, wait time.Duration)
+
+	// DNS says how names become addresses.
+	DNS DNS
 
 	// AllowedHosts are patterns ("cdn.example.org", "*.example.org", "10.0.0.7:8080") of hosts that
 	// may be spoken to besides the endpoint's; empty = all.
@@ -65,7 +82,8 @@ type Settings struct {
 	// Proxy chooses a proxy for a request; nil = HTTPS_PROXY, HTTP_PROXY and NO_PROXY as they are
 	// when New is called.
 	Proxy func(*http.Request) (*url.URL, error)
-	// Dial opens connections; nil = an ordinary TCP dial, to which Nagle and SocketBuffer apply.
+	// Dial opens connections; nil = an ordinary TCP dial, to which DNS, Nagle and
+	// SocketBuffer apply.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
@@ -80,6 +98,11 @@ func (s Settings) withDefaults() Settings {
 	automatic(&s.HeaderTimeout, time.Minute)
 	automatic(&s.ReadTimeout, 30*time.Second)
 	automatic(&s.IdleTimeout, 30*time.Second)
+	automatic(&s.Patience, 15*time.Minute)
+	automatic(&s.DNS.TTL, 5*time.Minute)
+	if s.NoPersistence {
+		s.IdleTimeout = min(s.IdleTimeout, time.Second)
+	}
 	if s.Endpoint == "" {
 		s.Endpoint = DefaultEndpoint
 	}
@@ -116,7 +139,15 @@ func (s Settings) check() error {
 			return fmt.Errorf("allowed host %q is not a pattern; use a name or *.name", p)
 		}
 	}
-	if s.SocketBuffer < 0 || s.MaxConnsPerHost < 0 || s.MaxIdleConns < 0 {
+	for _, d := range []time.Duration{s.ConnectTimeout, s.HeaderTimeout, s.IdleTimeout, s.DNS.TTL} {
+		if d < 0 {
+			return fmt.Errorf("a timeout of %v is not possible; 0 is the default", d)
+		}
+	}
+	if _, err := servers(s.DNS.Servers); err != nil {
+		return err
+	}
+	if s.SocketBuffer < 0 || s.MaxConns < 0 || s.MaxConnsPerHost < 0 || s.MaxIdleConns < 0 {
 		return errors.New("numbers of connections and socket buffers cannot be negative")
 	}
 	return nil

@@ -3,7 +3,8 @@
 //
 // Hubs differ and change; everybody else sees the interface Source. Nothing here retries, limits
 // or stores: one call is one attempt, and a failure is a *model.Error whose Class says what may be
-// done about it. Secrets (the token, signed links) stay in memory: no error and no file holds them.
+// done about it. But no request goes to a host that wants none, or that is known to be gone: it waits,
+// with all others to that host (see Settings.Patience). Secrets (the token, signed links) stay in memory: no error and no file holds them.
 package source
 
 import (
@@ -104,7 +105,7 @@ func (s *Sources) Open(ctx context.Context, m *model.Manifest, f model.File, seg
 	return src.Open(ctx, m, f, seg)
 }
 
-// Close closes idle connections. Bodies that are still open stay usable.
+// Close closes idle connections and ends lookups of names. Bodies that are still open stay usable.
 func (s *Sources) Close() error {
 	s.wire.close()
 	return nil

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"os"
@@ -17,10 +18,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
+	"golang.org/x/sync/semaphore"
 
 	"ema/internal/model"
 )
@@ -28,10 +31,18 @@ import (
 // maxHops bounds the redirects of one request; real hubs need one or two.
 const maxHops = 5
 
+// pingAfter is how long an HTTP/2 connection may be silent before it is asked whether it lives, and
+// then how long it may take to answer: all its requests would wait for a dead one.
+const pingAfter = 15 * time.Second
+
 // A wire carries requests: it knows which hosts may be spoken to, who gets the token, and which
 // redirects are followed.
 type wire struct {
 	bulk, meta *http.Transport
+	hosts      *hosts
+	pool       *pool
+	names      *names              // nil = the system's resolver is asked each time
+	total      *semaphore.Weighted // bulk requests to all hosts together; nil = any number
 	agent      string
 	home       *url.URL // the hub's endpoint
 	token      string   // for home only
@@ -56,15 +67,26 @@ func newWire(s Settings) (*wire, error) {
 			return nil, err
 		}
 	}
-	if s.Dial == nil {
-		s.Dial = dialer(s)
-	}
 	w := &wire{
 		bulk: transport(s, roots), meta: transport(s, roots),
 		agent: s.UserAgent, home: home, token: s.Token,
 		plain: s.AllowHTTP, allowed: s.AllowedHosts, offline: s.Offline,
 		patience: max(s.ReadTimeout, 0),
 	}
+	w.hosts = newHosts(s, w.idle)
+	w.pool = newPool(s.MaxConns, w.bulk.CloseIdleConnections)
+	if s.MaxConns > 0 {
+		w.total = semaphore.NewWeighted(int64(s.MaxConns))
+	}
+	dial := s.Dial
+	if dial == nil {
+		if w.names, err = newNames(s.DNS); err != nil {
+			return nil, err
+		}
+		dial = dialer(s, w.names)
+	}
+	w.meta.DialContext = impatient(dial)
+	w.bulk.DialContext = w.pool.over(impatient(dial))
 	w.bulk.DisableCompression = true
 	w.bulk.MaxConnsPerHost = s.MaxConnsPerHost
 	w.bulk.Protocols = protocols(s.HTTP2Bulk)
@@ -73,9 +95,17 @@ func newWire(s Settings) (*wire, error) {
 	return w, nil
 }
 
-func (w *wire) close() {
+// idle closes the connections that nobody uses.
+func (w *wire) idle() {
 	w.bulk.CloseIdleConnections()
 	w.meta.CloseIdleConnections()
+}
+
+func (w *wire) close() {
+	w.idle()
+	if w.names != nil {
+		w.names.close()
+	}
 }
 
 // A request is one question, with all the redirects that its answer takes.
@@ -100,6 +130,7 @@ type answer struct {
 	home   bool          // it began at the hub, and no hop left the endpoint's origin
 	signed http.Header   // of the last redirect; nil when there was none
 	took   time.Duration // of the last hop, from request to headers
+	leave  func(ok bool) // ends the last hop: others may have its place
 	// patience is how long a read of the body may wait; 0 = for ever.
 	patience time.Duration
 }
@@ -126,14 +157,12 @@ func (w *wire) do(ctx context.Context, q request) (*answer, error) {
 			cancel(nil)
 			return nil, fail(u, model.Usage, err)
 		}
-		begin := time.Now()
-		res, err := q.by.RoundTrip(w.ask(ctx, q, u, a.home))
+		res, err := w.send(ctx, q, u, a)
 		if err != nil {
-			class, err := classify(err, context.Cause(ctx))
 			cancel(nil)
-			return nil, fail(u, class, err)
+			return nil, err
 		}
-		a.Response, a.took = res, time.Since(begin)
+		a.Response = res
 		if q.look != nil {
 			if err := q.look(res, a.home); err != nil {
 				a.drop()
@@ -152,8 +181,100 @@ func (w *wire) do(ctx context.Context, q request) (*answer, error) {
 			return nil, fail(u, model.ServerError, err)
 		}
 		a.discard()
+		a.leave(true)
 		a.signed, u = res.Header, next
 	}
+}
+
+// send makes one hop of q, for which it waits until the host may be asked. A host that has answered
+// before and cannot be reached now is waited for too: a request that never left may be repeated.
+func (w *wire) send(ctx context.Context, q request, u *url.URL, a *answer) (*http.Response, error) {
+	h := w.hosts.of(hostPort(u))
+	for {
+		p, release, err := w.turn(ctx, h, q, u)
+		if err != nil {
+			return nil, err
+		}
+		var connected atomic.Bool
+		hop := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+			connected.Store(true)
+			p.connected()
+		}})
+		if p.away {
+			hop = context.WithValue(hop, probing{}, true)
+		}
+		begin := time.Now()
+		res, err := q.by.RoundTrip(w.ask(hop, q, u, a.home))
+		if err == nil {
+			p.answered(res)
+			a.took = time.Since(begin)
+			a.leave = once(func(ok bool) { p.over(ok); release() })
+			return res, nil
+		}
+		release()
+		class, err := classify(err, context.Cause(ctx))
+		failure := &model.Error{Op: q.op, Class: class, URL: u.String(), Hint: hintFor(err), Err: err}
+		if class == model.Cancelled {
+			p.unused()
+			return nil, failure
+		}
+		if !p.failed(class, err, connected.Load()) {
+			return nil, failure
+		}
+	}
+}
+
+// turn waits until q may go to h: for a connection of the budget, and for the host. Whoever waits for
+// the host leaves the connection to others.
+func (w *wire) turn(ctx context.Context, h *host, q request, u *url.URL) (*pass, func(), error) {
+	fail := func(class model.Class, err error, after time.Duration) error {
+		return &model.Error{Op: q.op, Class: class, URL: u.String(), Hint: hintFor(err), After: after, Err: err}
+	}
+	for {
+		release, err := w.occupy(ctx, h, q.by == http.RoundTripper(w.bulk))
+		if err != nil {
+			return nil, nil, fail(model.Cancelled, err, 0)
+		}
+		p, hold, no := h.ask()
+		if p != nil {
+			return p, release, nil
+		}
+		release()
+		if no != nil {
+			return nil, nil, fail(no.class, no.err, no.after)
+		}
+		if err := hold.wait(ctx); err != nil {
+			return nil, nil, fail(model.Cancelled, err, 0)
+		}
+	}
+}
+
+// occupy takes a connection of the host's budget and of that of all hosts, when bulk. The transport
+// has bounds too, but who waits there has passed the host's gate and would not hear of its limits.
+func (w *wire) occupy(ctx context.Context, h *host, bulk bool) (release func(), err error) {
+	var taken []*semaphore.Weighted
+	release = func() {
+		for _, s := range taken {
+			s.Release(1)
+		}
+	}
+	for _, s := range []*semaphore.Weighted{h.bulk, w.total} {
+		if s == nil || !bulk {
+			continue
+		}
+		if s.Acquire(ctx, 1) != nil {
+			release()
+			return nil, context.Cause(ctx)
+		}
+		taken = append(taken, s)
+	}
+	return release, nil
+}
+
+// once makes f count the first time only.
+func once(f func(bool)) func(bool) {
+	var o sync.Once
+	return func(ok bool) { o.Do(func() { f(ok) }) }
 }
 
 // ask builds the request of one hop. The transport is called directly, not through http.Client,
@@ -214,13 +335,14 @@ func (w *wire) follow(from *url.URL, location string) (*url.URL, error) {
 
 // stream makes the reader of the answer's body.
 func (a *answer) stream(fault func(model.Class, error) error) *stream {
-	return newStream(a.ctx, a.cancel, a.Body, a.patience, fault)
+	return newStream(a.ctx, a.cancel, a.Body, a.patience, a.leave, fault)
 }
 
 // drop ends an answer that nobody will read on.
 func (a *answer) drop() {
 	a.discard()
 	a.cancel(nil)
+	a.leave(a.StatusCode < 500 && a.StatusCode != http.StatusTooManyRequests)
 }
 
 // discard closes the body, after reading its rest when that is cheaper than a new connection.
@@ -268,7 +390,6 @@ func loopback(host string) bool {
 func transport(s Settings, roots *x509.CertPool) *http.Transport {
 	return &http.Transport{
 		Proxy:                 s.Proxy,
-		DialContext:           s.Dial,
 		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:   s.ConnectTimeout,
 		ResponseHeaderTimeout: s.HeaderTimeout,
@@ -276,6 +397,7 @@ func transport(s Settings, roots *x509.CertPool) *http.Transport {
 		MaxIdleConns:          s.MaxIdleConns,
 		MaxIdleConnsPerHost:   cmp.Or(s.MaxConnsPerHost, s.MaxIdleConns),
 		IdleConnTimeout:       s.IdleTimeout,
+		HTTP2:                 &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingAfter},
 		ReadBufferSize:        int(4 * model.KiB),
 	}
 }
@@ -310,28 +432,6 @@ func isProxy(value string) bool {
 		return false
 	}
 	return slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme)
-}
-
-func dialer(s Settings) func(context.Context, string, string) (net.Conn, error) {
-	d := &net.Dialer{Timeout: s.ConnectTimeout}
-	if s.SocketBuffer > 0 {
-		// Before the connection is made: the window scale is agreed on in its first packet.
-		d.Control = func(_, _ string, c syscall.RawConn) error {
-			var receive, send error
-			err := c.Control(func(fd uintptr) {
-				receive = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, s.SocketBuffer)
-				send = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, s.SocketBuffer)
-			})
-			return errors.Join(err, receive, send)
-		}
-	}
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := d.DialContext(ctx, network, address)
-		if tcp, ok := c.(*net.TCPConn); ok && err == nil && s.Nagle { // TCP_NODELAY is Go's default
-			err = tcp.SetNoDelay(false)
-		}
-		return c, err
-	}
 }
 
 // trusted is the system's pool of authorities and those of files; nil means the system's alone.

@@ -376,7 +376,7 @@ func TestConnectionsAreAsSet(t *testing.T) {
 		}
 		defer ln.Close()
 		option := func(set Settings, level, name int) (value int) {
-			c, err := dialer(set.withDefaults())(t.Context(), "tcp", ln.Addr().String())
+			c, err := dialer(set.withDefaults(), nil)(t.Context(), "tcp", ln.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}
