@@ -105,3 +105,80 @@ func TestAgainWaitsBetweenAttemptsAndStopsWithTheContext(t *testing.T) {
 		}
 	})
 }
+
+func TestRetriesFollowHowManyAttemptsSucceed(t *testing.T) {
+	for _, c := range []struct {
+		max  int
+		rate float64
+		a    Adaptive
+		want int
+	}{
+		{5, 0.5, Adaptive{Enabled: true, Increase: true, Decrease: true}, 10},
+		{5, 0.5, Adaptive{Enabled: true, Decrease: true}, 5},
+		{5, 0.5, Adaptive{Increase: true}, 5},
+		{5, 0.8, Adaptive{Enabled: true, Increase: true, Decrease: true}, 5},
+		{5, 0.97, Adaptive{Enabled: true, Increase: true, Decrease: true}, 5},
+		{5, 0.98, Adaptive{Enabled: true, Increase: true, Decrease: true}, 3},
+		{5, 1, Adaptive{Enabled: true, Increase: true}, 5},
+		{1, 1, Adaptive{Enabled: true, Decrease: true}, 1},
+		{-1, 0, Adaptive{Enabled: true, Increase: true}, -1},
+		{5, 0.5, Adaptive{Enabled: true, Threshold: 0.4, Increase: true}, 5},
+		{5, 0.99, Adaptive{Enabled: true, Threshold: 1, Increase: true, Decrease: true}, 10},
+	} {
+		if got := (Retry{Max: c.max, Adaptive: c.a}).withDefaults().at(c.rate).Max; got != c.want {
+			t.Errorf("%d retries where %.0f %% succeed, with %+v: %d, want %d", c.max, 100*c.rate, c.a, got, c.want)
+		}
+	}
+}
+
+// judged is an origin that fails, and says how many of its attempts succeed.
+type judged struct {
+	*origin
+	rate  float64
+	known bool
+}
+
+func (j judged) SuccessRate(error) (float64, bool) { return j.rate, j.known }
+
+// Each failed attempt is told, and counted by its class; how many there are depends on the host.
+func TestRetriesAreToldAndCountedByClass(t *testing.T) {
+	for promise, c := range map[string]struct {
+		rate  float64
+		known bool
+		want  int
+	}{
+		"as many as set":                        {0, false, 4},
+		"twice as many where most fail":         {0.3, true, 8},
+		"half as many where nearly all succeed": {1, true, 2},
+	} {
+		for _, size := range []model.Bytes{5 * model.MiB, model.KiB} {
+			t.Run(promise+" for "+size.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := &origin{before: func(context.Context) error {
+						return &model.Error{Op: "fetch", Class: model.ServerError, URL: "https://hub.test:8080/a?secret", Err: errors.New("no")}
+					}}
+					job := jobOf(size)
+					told := 0
+					var waited time.Duration
+					job.Retried = func(host string, class model.Class, err error, wait time.Duration) {
+						told++
+						waited += wait
+						if host != "hub.test:8080" || class != model.ServerError || err == nil {
+							t.Errorf("told of %q, %v, %v", host, class, err)
+						}
+					}
+					begun := time.Now()
+					err := New(Settings{Connections: 1, Retry: Retry{
+						Max: 4, NoJitter: true, Adaptive: Adaptive{Enabled: true, Increase: true, Decrease: true},
+					}}, judged{o, c.rate, c.known}).Fetch(t.Context(), job)
+					if model.ClassOf(err) != model.ServerError || told != c.want || time.Since(begun) != waited {
+						t.Errorf("%v after %d retries in %v, want %d in %v", err, told, time.Since(begun), c.want, waited)
+					}
+					if p := job.Progress; p.Retries.Load() != int64(c.want) || p.ByClass[model.ServerError].Load() != int64(c.want) {
+						t.Errorf("counted %d, of them %d server errors; want %d", p.Retries.Load(), p.ByClass[model.ServerError].Load(), c.want)
+					}
+				})
+			})
+		}
+	}
+}
