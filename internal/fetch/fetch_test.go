@@ -18,6 +18,7 @@ import (
 	"ema/internal/model"
 	"ema/internal/source"
 	"ema/internal/store"
+	"ema/internal/throttle"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,6 +30,7 @@ type rig struct {
 	source  *source.Sources // patient, for resolving: the hub hashes its files then
 	fetcher *fetch.Fetcher
 	id      model.ID
+	limit   fetch.Limit
 }
 
 var quick = fetch.Retry{Base: 5 * time.Millisecond, MaxDelay: 50 * time.Millisecond} //nolint:gochecknoglobals // constant
@@ -83,7 +85,7 @@ func (r *rig) fetch(ctx context.Context, t *testing.T) (*model.Manifest, *fetch.
 		return err
 	}
 	err = r.fetcher.Fetch(ctx, fetch.Job{
-		Manifest: m, Files: m.Files, Progress: p,
+		Manifest: m, Files: m.Files, Progress: p, Limit: r.limit,
 		Open: func(ctx context.Context, f model.File) (fetch.Sink, error) { return w.Partial(ctx, r.id, f, "") },
 		Large: func(_ context.Context, _ model.File, s fetch.Sink, d model.Digest) error {
 			return take(s.(*store.Partial).Stage(d))
@@ -275,6 +277,75 @@ func TestATrickleIsReplaced(t *testing.T) {
 	r.right(t, m)
 	if took := time.Since(begun); took > 35*time.Second {
 		t.Fatalf("took %v; without the trickle it takes 16 s", took)
+	}
+}
+
+// Over real sockets: a hub that breaks down above five connections is not kept there.
+func TestAHubThatBreaksDownIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	const k = 5
+	r := newRig(t, fetch.Settings{Connections: 16}, demohub.Repo("acme/model", demohub.File("large.bin", 160*model.MiB)),
+		demohub.Rate(4*model.MiB), demohub.Collapse(k, 4*model.MiB))
+	done := make(chan struct{})
+	var looks, over int
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for s := r.hub.Stats(); s.Body < int64(150*model.MiB); s = r.hub.Stats() {
+			if s.Body > int64(40*model.MiB) {
+				if looks++; s.Transfers > k {
+					over++
+				}
+			}
+			select {
+			case <-tick.C:
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	m, p, err := r.fetch(t.Context(), t)
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.right(t, m)
+	if over > looks/3 {
+		t.Errorf("of %d looks %d saw more than %d connections", looks, over, k)
+	}
+	if n := p.Retries.Load(); n != 0 {
+		t.Errorf("%d retries", n)
+	}
+}
+
+// Over real sockets: all that comes passes the limit, which is changed and lifted meanwhile, and
+// connections are neither dropped nor multiplied for it.
+func TestALimitHoldsOverSockets(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fetch.Settings{Connections: 8}, demohub.Repo("acme/model", demohub.File("large.bin", 48*model.MiB), demohub.File("small", 300*model.KiB)))
+	limiter := throttle.New()
+	share := limiter.Share(1, 0)
+	defer share.Close()
+	limiter.Set(6 * model.MiB)
+	r.limit = share
+	lifted := time.AfterFunc(4*time.Second, func() { limiter.Set(0) })
+	defer lifted.Stop()
+	begun := time.Now()
+	m, p, err := r.fetch(t.Context(), t)
+	took := time.Since(begun)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.right(t, m)
+	if took < 3*time.Second {
+		t.Errorf("48 MiB came in %v although only 6 MiB/s were allowed for 4 s", took)
+	}
+	if n := p.Retries.Load(); n != 0 {
+		t.Errorf("%d retries", n)
+	}
+	if s := r.hub.Stats(); s.MaxTransfers > 8 {
+		t.Errorf("%d connections", s.MaxTransfers)
 	}
 }
 

@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"ema/internal/model"
+	"ema/internal/throttle"
 )
 
 // A valve is a limit of bytes per second that may be changed; 0 is none.
@@ -190,4 +192,57 @@ func TestASlowConnectionIsReplacedUnderALimit(t *testing.T) {
 			t.Errorf("%d connections were replaced, want the slow one", got)
 		}
 	})
+}
+
+// The limiter that the daemon uses, under the whole engine: over any 2 s the rate is within 5 %, over one
+// connection and many, for one job and several.
+func TestTheRateOfAllJobsIsTheLimit(t *testing.T) {
+	for _, c := range []struct {
+		limit             model.Bytes
+		connections, jobs int
+	}{
+		{2 * model.MiB, 1, 1},
+		{2 * model.MiB, 16, 1},
+		{2 * model.MiB, 1, 4},
+		{2 * model.MiB, 16, 4},
+		{20 * model.MiB, 1, 1},
+		{20 * model.MiB, 16, 4},
+	} {
+		t.Run(fmt.Sprintf("%v over %d connections of %d jobs", c.limit, c.connections, c.jobs), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				limiter := throttle.New()
+				limiter.Set(c.limit)
+				f := New(fixed(c.connections, 0), &origin{answer: 20 * time.Millisecond, perConn: steady(64 * model.MiB)})
+				var jobs []Job
+				var ends []func() error
+				for range c.jobs {
+					share := limiter.Share(1, 0)
+					defer share.Close()
+					job := jobOf(model.Bytes(8 / c.jobs * int(c.limit)))
+					job.Limit = share
+					jobs, ends = append(jobs, job), append(ends, begin(t.Context(), f, job))
+				}
+				var seen []int64 // every 100 ms
+				for range 65 {
+					sum := int64(0)
+					for _, job := range jobs {
+						sum += job.Progress.Received.Load()
+					}
+					seen = append(seen, sum)
+					time.Sleep(100 * time.Millisecond)
+				}
+				for at := 10; at+20 < len(seen); at++ {
+					if part := float64(seen[at+20]-seen[at]) / float64(2*c.limit); part < 0.95 || part > 1.05 {
+						t.Fatalf("in the 2 s from %.1f s on, %.1f %% of the limit came", float64(at)/10, 100*part)
+					}
+				}
+				for i, end := range ends {
+					whole(t, jobs[i], end())
+					if n := jobs[i].Progress.Retries.Load(); n != 0 {
+						t.Errorf("%d retries", n)
+					}
+				}
+			})
+		})
+	}
 }

@@ -81,6 +81,9 @@ func (p *plan) replace(now, patience time.Duration) {
 	for c := range crawling(open, now, p.rate) {
 		c.cancel(errCrawls)
 	}
+	if p.rate == 0 {
+		p.rate = firstRate(open) // on a slow network it takes long until the first claim is done
+	}
 	for _, c := range open {
 		if patience > 0 && time.Duration(c.silent)*time.Second >= patience {
 			c.cancel(errSilent)
@@ -114,6 +117,18 @@ func crawling(claims []*claim, now time.Duration, usual float64) iter.Seq[*claim
 			}
 		}
 	}
+}
+
+// firstRate is the mean rate of the claims that are open for a second at least; 0 when there are none.
+func firstRate(claims []*claim) (mean float64) {
+	n := 0
+	for _, c := range claims {
+		if last := len(c.recent) - 1; last > 0 {
+			mean += float64(c.recent[last].received-c.recent[0].received) / float64(last)
+			n++
+		}
+	}
+	return mean / float64(max(n, 1))
 }
 
 // look notes how c stands now.
