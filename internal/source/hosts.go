@@ -55,13 +55,12 @@ type host struct {
 
 	mu       sync.Mutex
 	standing standing
-	met      bool      // it has answered at least once
-	answered time.Time // when it last did
-	next     time.Time // no request before, unless the host is reachable
-	away     time.Time // since when it is unreachable
-	class    model.Class
-	why      error // the failure by which it was found limited or unreachable
-	probing  bool  // one request is on its way, and all others wait for what comes of it
+	met      bool         // it has answered at least once
+	answered time.Time    // when it last did
+	next     time.Time    // no request before, unless the host is reachable
+	away     time.Time    // since when it is unreachable
+	why      *model.Error // the failure by which it was found limited or unreachable
+	probing  bool         // one request is on its way, and all others wait for what comes of it
 	changed  chan struct{}
 	recent   outcomes
 	rtt      time.Duration
@@ -154,9 +153,9 @@ func (h *host) ask() (*pass, *hold, *refusal) {
 	case h.probing:
 		return nil, &hold{h.changed, lookAgain}, nil
 	case h.standing == limited && left > maxHold:
-		return nil, nil, &refusal{h.class, fmt.Errorf("%s wants no request before %s", h.name, clock(left)), left}
+		return nil, nil, &refusal{model.RateLimited, fmt.Errorf("%s wants no request before %s", h.name, clock(left)), left}
 	case h.standing == unreachable && left > 0 && !h.awaited(now):
-		return nil, nil, &refusal{class: h.class, err: h.why}
+		return nil, nil, &refusal{class: h.why.Class, err: h.why.Err}
 	case left > 0:
 		return nil, &hold{h.changed, min(left, lookAgain)}, nil
 	}
@@ -220,17 +219,17 @@ func (p *pass) answered(res *http.Response) {
 	h.mu.Lock()
 	now := h.now()
 	h.met, h.answered = true, now
-	var why error
+	var told *model.Error
 	switch {
 	case asked > 0:
 		if until := now.Add(asked); h.standing != limited || until.After(h.next) {
 			h.next = until
-			why = &model.Error{
+			told = &model.Error{
 				Op: "ask", Class: model.RateLimited, URL: res.Request.URL.String(), After: asked,
 				Err: fmt.Errorf("it answered %s and wants no request before %s", res.Status, clock(asked)),
 			}
+			h.standing, h.why = limited, told
 		}
-		h.standing, h.class = limited, model.RateLimited
 		h.settle(p)
 	case h.standing == limited && !p.probe: // it was asked before the limit; only who comes after lifts it
 	case h.standing != reachable || p.probe:
@@ -238,20 +237,20 @@ func (p *pass) answered(res *http.Response) {
 		h.settle(p)
 	}
 	h.mu.Unlock()
-	if why != nil {
-		h.told(why, asked)
+	if told != nil {
+		h.told(told, asked)
 	}
 }
 
-// failed notes that no answer came: err says why, and connected whether the request had a connection.
-// It reports whether the request should wait for the host and be sent again.
-func (p *pass) failed(class model.Class, err error, connected bool) (again bool) {
+// failed notes that no answer came: why, and whether the request had a connection. It reports whether
+// the request should wait for the host and be sent again.
+func (p *pass) failed(why *model.Error, connected bool) (again bool) {
 	h := p.host
 	h.mu.Lock()
 	h.recent.add(false)
 	now := h.now()
 	switch {
-	case h.answered.After(p.begun), connected && class != model.Timeout, class == model.Other:
+	case h.answered.After(p.begun), connected && why.Class != model.Timeout, why.Class == model.Other:
 		// Others get through, or it refuses us in its own way: it is there.
 		if p.probe {
 			h.standing = reachable
@@ -270,7 +269,7 @@ func (p *pass) failed(class model.Class, err error, connected bool) (again bool)
 			h.next = now // a connection that was made long ago says little
 		}
 	}
-	h.standing, h.class, h.why = unreachable, class, err
+	h.standing, h.why = unreachable, why
 	h.settle(p)
 	awaited := h.awaited(now)
 	h.mu.Unlock()
@@ -280,7 +279,7 @@ func (p *pass) failed(class model.Class, err error, connected bool) (again bool)
 		if awaited {
 			wait = h.patience
 		}
-		h.told(err, wait)
+		h.told(why, wait)
 	}
 	return awaited && !connected
 }
@@ -301,7 +300,7 @@ func (p *pass) over(ok bool) {
 	p.host.recent.add(ok)
 }
 
-func (h *host) told(err error, wait time.Duration) {
+func (h *host) told(err *model.Error, wait time.Duration) {
 	if h.tell != nil {
 		h.tell(h.name, err, wait)
 	}

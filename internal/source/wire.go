@@ -218,7 +218,7 @@ func (w *wire) send(ctx context.Context, q request, u *url.URL, a *answer) (*htt
 			p.unused()
 			return nil, failure
 		}
-		if !p.failed(class, err, connected.Load()) {
+		if !p.failed(failure, connected.Load()) {
 			return nil, failure
 		}
 	}
