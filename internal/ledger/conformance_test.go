@@ -35,9 +35,8 @@ func conformance(t *testing.T, open func(t *testing.T) func() *ledger.Ledger) {
 		"shows what is over, the newest first, page by page":             showsHistory,
 		"forgets only what was over before a time":                       prunes,
 		"knows the greatest order, also of what is over":                 knowsTheGreatestOrder,
-		"saves from many goroutines at once, and shares commits":         savesAtOnce,
+		"saves from many goroutines at once, readable when answered":     savesAtOnce,
 		"answers a save whose context ended with an error, never half":   savesWholeOrNot,
-		"saves the others of a batch when one cannot be saved":           refusesOneOfMany,
 		"refuses a download without an id":                               refusesNoID,
 		"opens what is current already, once more and unchanged":         opensAgain,
 	}
@@ -277,24 +276,6 @@ func savesWholeOrNot(t *testing.T, open func() *ledger.Ledger) {
 			t.Errorf("%d is there by half", i)
 		}
 	}
-}
-
-func refusesOneOfMany(t *testing.T, open func() *ledger.Ledger) {
-	l := open()
-	defer shut(t, l)
-	var all sync.WaitGroup
-	for i := range 16 {
-		all.Go(func() {
-			d := download(fmt.Sprint(i))
-			if i == 7 {
-				d.ID = ""
-			}
-			if err := l.Save(t.Context(), d); (err != nil) != (i == 7) {
-				t.Errorf("%d: %v", i, err)
-			}
-		})
-	}
-	all.Wait()
 }
 
 func refusesNoID(t *testing.T, open func() *ledger.Ledger) {

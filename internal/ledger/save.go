@@ -58,9 +58,9 @@ func (l *Ledger) join(d model.Download) (b *batch, place int) {
 
 // commit waits for the commit before it, during which others join, and then brings b to the disk.
 func (l *Ledger) commit(b *batch) {
-	defer close(b.over)
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	defer close(b.over) // before others write, so that who waited may join the next batch with another save
 	l.mu.Lock()
 	l.next = nil // from here on b does not grow
 	l.mu.Unlock()

@@ -402,6 +402,29 @@ func TestAFullQueueRefusesAndLosesNothing(t *testing.T) {
 	})
 }
 
+func TestAFullQueueIsFullAlsoForThoseThatComeAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, queue.Settings{Size: 3}, nil)
+		errs := make([]error, 20)
+		var all sync.WaitGroup
+		for i := range errs {
+			all.Go(func() {
+				_, _, errs[i] = b.q.Add(t.Context(), model.Download{Model: model.ID{Name: fmt.Sprint(i)}})
+			})
+		}
+		all.Wait()
+		full := 0
+		for _, err := range errs {
+			if errors.Is(err, queue.ErrFull) {
+				full++
+			}
+		}
+		if full != 17 || len(b.q.List()) != 3 {
+			t.Errorf("%d were refused, %d are there", full, len(b.q.List()))
+		}
+	})
+}
+
 func TestRequestsThatMakeNoSenseAreRefused(t *testing.T) {
 	b := newBench(t, queue.Settings{}, nil)
 	a := model.ID{Name: "a"}
@@ -698,6 +721,19 @@ func TestControl(t *testing.T) {
 		}
 		b.expect("a:resolving")
 	})
+	inBubble(t, "an action whose context ends while it is stored goes through", func(t *testing.T) {
+		b := start(t, queue.Settings{})
+		a := b.add("a", 0)
+		ended, end := context.WithTimeout(ctx, time.Millisecond/2) // a save takes longer
+		defer end()
+		if _, err := b.q.Pause(ended, a.ID); err != nil || ended.Err() == nil {
+			t.Errorf("got %v", err)
+		}
+		b.expect("a:paused(user)")
+		if got := b.stored(a.ID); got.State != model.Paused {
+			t.Errorf("stored is %s", got.State)
+		}
+	})
 	inBubble(t, "a model is found by its revision, or by any when none is named", func(t *testing.T) {
 		b := start(t, queue.Settings{})
 		id := model.ID{Name: "a"}
@@ -925,6 +961,18 @@ func TestAFailingLedger(t *testing.T) {
 		b.keep.fail(nil)
 		time.Sleep(time.Minute)
 		b.expect("c:resolving n:paused(preempted)")
+	})
+	inBubble(t, "does not make it forget that space is back", func(t *testing.T) {
+		b := start(t, queue.Settings{})
+		b.add("a", 0)
+		b.end("a", diskFull)
+		b.keep.fail(broken)
+		b.q.SpaceBack()
+		time.Sleep(time.Minute)
+		b.expect("a:paused(no space)")
+		b.keep.fail(nil)
+		time.Sleep(time.Minute)
+		b.expect("a:resolving")
 	})
 	inBubble(t, "does not keep Run from ending", func(t *testing.T) {
 		b := start(t, queue.Settings{Concurrent: 1})
