@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +28,10 @@ import (
 type line struct {
 	*pipeline.Line
 	settings *config.Effective
-	sources  *source.Sources
+	sources  *reach
+	reached  source.Settings // that sources were made of, but for Tell
+	waits    atomic.Pointer[func(host string, err error, wait time.Duration)]
+	getenv   func(string) string
 	log      *slog.Logger
 	closeLog func() error
 }
@@ -57,7 +62,9 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 		return nil, err
 	}
 	reached.Offline = offline || source.OfflineFromEnv(a.getenv)
-	sources, err := source.New(reached)
+	l := &line{settings: e, reached: reached, getenv: a.getenv}
+	reached.Tell = l.hostWaits
+	sources, err := newReach(reached)
 	if err != nil {
 		return nil, err
 	}
@@ -71,14 +78,49 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 		return nil, errors.Join(err, sources.Close())
 	}
 	fetching := fetchSettings(e.Config, facts)
-	return &line{
-		Line: &pipeline.Line{
-			Store: kept, Source: sources, Fetcher: fetch.New(fetching, sources), Retry: fetching.Retry,
-			MinFree: minFree, Offline: reached.Offline, Command: command, Waiting: waiting, Parallel: facts.CPUs,
-			Hub: model.Redact(e.Sources.HuggingFace.Endpoint),
-		},
-		settings: e, sources: sources, log: log, closeLog: closeLog,
-	}, nil
+	fetching.Log = log
+	l.Line = &pipeline.Line{
+		Store: kept, Source: sources, Fetcher: fetch.New(fetching, sources), Retry: fetching.Retry,
+		MinFree: minFree, Offline: reached.Offline, Command: command, Waiting: waiting, Parallel: facts.CPUs,
+		Hub: model.Redact(e.Sources.HuggingFace.Endpoint),
+	}
+	l.sources, l.log, l.closeLog = sources, log, closeLog
+	return l, nil
+}
+
+// hostWaits is told when requests to a host begin to wait: it asked for that, or cannot be reached.
+func (l *line) hostWaits(host string, err error, wait time.Duration) {
+	l.log.Info("host", "host", host, "error", err.Error(), "wait", wait)
+	if tell := l.waits.Load(); tell != nil {
+		(*tell)(host, err, wait)
+	}
+}
+
+// configure has downloads that run go on as e says. What e says about hubs and connections holds for new connections;
+// what is wrong with it is returned, and then everything stays as it was.
+func (l *line) configure(e *config.Effective, facts config.Facts) error {
+	reached, err := sourceSettings(e.Config, l.getenv, os.ReadFile)
+	if err != nil {
+		return err
+	}
+	leave, err := minFree(e.Cleanup, l.Store.Path())
+	if err != nil {
+		return err
+	}
+	reached.Offline = l.Offline
+	if !reflect.DeepEqual(reached, l.reached) {
+		told := reached
+		told.Tell = l.hostWaits
+		if err := l.sources.change(told); err != nil {
+			return err
+		}
+		l.reached = reached
+	}
+	fetching := fetchSettings(e.Config, facts)
+	fetching.Log = l.log
+	l.Fetcher.Configure(fetching)
+	l.Configure(fetching.Retry, leave)
+	return nil
 }
 
 // Close gives up idle connections, and closes the log. The daemon's line outlives the commands that run within it.
@@ -160,16 +202,21 @@ func sourceSettings(c config.Config, getenv func(string) string, readFile func(s
 	if err != nil {
 		return source.Settings{}, &model.Error{Op: "read the hub's token", Class: model.Usage, Err: err}
 	}
-	net := c.ConnectionSettings
+	net, dns := c.ConnectionSettings, c.NetworkOptimization
+	names := source.DNS{Cache: dns.DNSCacheEnabled, TTL: dns.DNSCacheTTLSeconds.Duration(), PreferIPv4: dns.PreferIPv4}
+	if !dns.UseSystemResolver {
+		names.Servers = dns.CustomDNSServers
+	}
 	return source.Settings{
 		Endpoint: c.Sources.HuggingFace.Endpoint, Token: token, UserAgent: "ema/" + currentBuild().Version,
 		AllowedHosts: c.Sources.Allowed, CertFiles: source.CertFilesFromEnv(getenv),
 
 		ConnectTimeout:  net.ConnectionTimeoutSeconds.Duration(),
 		ReadTimeout:     net.ReadTimeoutSeconds.Duration(),
-		MaxConnsPerHost: connections(net), MaxIdleConns: net.ConnectionPoolSize,
-		NoKeepAlive: !net.KeepAliveEnabled, IdleTimeout: net.KeepAliveTimeout.Duration(),
-		NoCompression: !net.CompressionEnabled, NoHTTP2: !net.HTTP2Enabled,
+		MaxConnsPerHost: connections(net), MaxConns: net.ConnectionPoolSize, MaxIdleConns: net.ConnectionPoolSize,
+		NoKeepAlive: !net.KeepAliveEnabled || !dns.ConnectionReuse, NoPersistence: !dns.PersistentConnections,
+		IdleTimeout:   net.KeepAliveTimeout.Duration(),
+		NoCompression: !net.CompressionEnabled, NoHTTP2: !net.HTTP2Enabled, HTTP2Bulk: net.HTTP2Bulk, DNS: names,
 		Nagle: !net.TCPNoDelay, SocketBuffer: int(net.SocketBufferSize),
 	}, nil
 }
@@ -193,9 +240,10 @@ func connections(c config.ConnectionSettings) int {
 
 // fetchSettings are the keys about how a download runs.
 func fetchSettings(c config.Config, facts config.Facts) fetch.Settings {
-	chunk := c.ChunkOptimization
+	chunk, speed := c.ChunkOptimization, c.ChunkOptimization.NetworkBasedChunking
 	return fetch.Settings{
 		Connections: connections(c.ConnectionSettings),
+		Total:       c.ConnectionSettings.ConnectionPoolSize,
 		ReadTimeout: c.ConnectionSettings.ReadTimeoutSeconds.Duration(),
 		LargeFiles:  c.Downloads.PerModel(facts),
 		Buffers:     c.MemoryManagement.DownloadBufferSizeMB.Bytes(),
@@ -203,6 +251,10 @@ func fetchSettings(c config.Config, facts config.Facts) fetch.Settings {
 			Fixed: !chunk.AdaptiveChunking.Enabled, Default: chunk.DefaultChunkSizeMB.Bytes(),
 			Small: chunk.AdaptiveChunking.SmallFileChunkMB.Bytes(), SmallThreshold: said(chunk.AdaptiveChunking.SmallFileThresholdMB.Bytes()),
 			Large: chunk.AdaptiveChunking.LargeFileChunkMB.Bytes(), LargeThreshold: said(chunk.AdaptiveChunking.LargeFileThresholdMB.Bytes()),
+			Network: fetch.NetworkRule{
+				Enabled: speed.Enabled, Slow: said(speed.SlowNetworkThresholdMbps.PerSecond()), Fast: said(speed.FastNetworkThresholdMbps.PerSecond()),
+				SlowChunk: speed.SlowNetworkChunkMB.Bytes(), FastChunk: speed.FastNetworkChunkMB.Bytes(),
+			},
 		},
 		Retry: retry(c.RetryOptimization),
 	}
@@ -221,6 +273,10 @@ func retry(r config.RetryOptimization) fetch.Retry {
 		Timeout:     said(r.ErrorSpecificDelays.NetworkTimeout.Duration()),
 		ServerError: said(r.ErrorSpecificDelays.ServerError.Duration()),
 		RateLimit:   said(r.ErrorSpecificDelays.RateLimit.Duration()),
+		Adaptive: fetch.Adaptive{
+			Enabled: r.AdaptiveRetries.Enabled, Threshold: r.AdaptiveRetries.SuccessRateThreshold,
+			Increase: r.AdaptiveRetries.IncreaseRetriesOnLowSuccess, Decrease: r.AdaptiveRetries.DecreaseRetriesOnHighSuccess,
+		},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	_ "time/tzdata" // time zones of windows are known on machines and in containers that have none
 
 	"github.com/spf13/cobra"
 
@@ -24,10 +25,15 @@ func main() {
 // errRegression marks a measurement that is worse than its baseline.
 var errRegression = errors.New("slower than the baseline")
 
-// run executes one command line and returns the exit code.
+// run executes one command line until a signal comes, and returns the exit code.
 func run(a *app, root *cobra.Command, args []string) int {
 	ctx, stop := untilSignal()
 	defer stop()
+	return execute(ctx, a, root, args)
+}
+
+// execute executes one command line until ctx is cancelled, and returns the exit code.
+func execute(ctx context.Context, a *app, root *cobra.Command, args []string) int {
 	a.args = args
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ema/internal/api"
 	"ema/internal/config"
 	"ema/internal/model"
 	"ema/internal/pipeline"
@@ -25,6 +26,11 @@ type pullFlags struct {
 	to               string
 	dryRun           bool
 	offline          bool
+	priority         string
+	limit            float64 // MiB per second; 0 is none
+	detach           bool
+
+	client *api.Client // of the daemon that does the work; nil when it is done here
 }
 
 func pullCommand(a *app) *cobra.Command {
@@ -35,10 +41,12 @@ func pullCommand(a *app) *cobra.Command {
 		Long: "Brings models here, complete and verified, and prints the path of each on a line of its own when it is available.\n" +
 			"MODEL is org/name on the hub, the https:// URL of a file or of a list of files, or file:///folder.\n" +
 			"REV is a branch, a tag or a commit. What is here already is not fetched again, and what an interrupted pull\n" +
-			"has left goes on from where it stopped. When a model fails, the next one is tried all the same.",
+			"has left goes on from where it stopped. When a model fails, the next one is tried all the same.\n" +
+			"When a daemon runs on this store (ema serve), it does the work, and Ctrl-C only stops watching.",
 		Example: "  ema pull org/name\n" +
 			"  vllm serve \"$(ema pull org/name@v1.0)\"\n" +
 			"  ema pull org/name --include '*.safetensors' --include '*.json' --exclude 'original/*'\n" +
+			"  ema pull org/name --limit 20\n" +
 			"  ema pull org/name --dry-run",
 		Args:              someModels,
 		ValidArgsFunction: a.completeHere,
@@ -52,6 +60,9 @@ func pullCommand(a *app) *cobra.Command {
 	flags.IntVar(&f.connections, "connections", 0, "most connections at once (default: connection_settings.max_connections_per_host)")
 	flags.StringVar(&f.to, "to", "", "also put the files into this plain `folder`, and print its path")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only say what would be fetched, and whether it fits")
+	flags.Float64Var(&f.limit, "limit", 0, "most `MiB` per second for this download")
+	flags.StringVar(&f.priority, "priority", "", "in the daemon's queue: `low`, normal, high or critical")
+	flags.BoolVar(&f.detach, "detach", false, "queue it in the daemon and return")
 	flags.BoolVar(&f.offline, "offline", false, "use no network: only what is here already")
 	return cmd
 }
@@ -63,6 +74,9 @@ func (a *app) pull(ctx context.Context, args []string, f pullFlags) error {
 	}
 	requests, err := f.requests(args)
 	if err != nil {
+		return err
+	}
+	if f.client, err = a.worker(ctx, f); err != nil {
 		return err
 	}
 	var failed error
@@ -84,10 +98,31 @@ func (a *app) pull(ctx context.Context, args []string, f pullFlags) error {
 	return failed
 }
 
+// worker finds the daemon that is to do the work, if there is one. What needs no change of the store, or only what is here,
+// is done in this process.
+func (a *app) worker(ctx context.Context, f pullFlags) (*api.Client, error) {
+	switch {
+	case f.detach && (f.dryRun || f.offline || f.to != ""):
+		return nil, &model.Error{Op: "pull", Class: model.Usage, Err: errors.New("--detach returns before there is a result, so it goes with none of --dry-run, --offline and --to")}
+	case f.detach:
+		return a.daemon(ctx, "pull --detach")
+	case f.dryRun || f.offline:
+		return nil, nil
+	}
+	client, _, err := a.remote(ctx)
+	return client, err
+}
+
 // requests reads the whole command line before anything is done, so that a typing error costs nothing.
 func (f pullFlags) requests(args []string) ([]pipeline.Request, error) {
 	if f.to != "" && len(args) > 1 {
 		return nil, &model.Error{Op: "pull", Class: model.Usage, Err: errors.New("--to takes the files of one model only"), Hint: "name one model"}
+	}
+	if _, err := model.ParsePriority(f.priority); err != nil {
+		return nil, &model.Error{Op: "pull", Class: model.Usage, Err: fmt.Errorf("--priority: %w", err)}
+	}
+	if f.limit < 0 || f.limit > 1e6 || f.limit != f.limit {
+		return nil, &model.Error{Op: "pull", Class: model.Usage, Err: fmt.Errorf("--limit: %v MiB/s is not between 0 and 1000000", f.limit), Hint: "0 is no limit"}
 	}
 	var all []pipeline.Request
 	for _, arg := range args {
@@ -108,6 +143,9 @@ func (f pullFlags) requests(args []string) ([]pipeline.Request, error) {
 
 // pullOne brings one model and prints its path.
 func (a *app) pullOne(ctx context.Context, req pipeline.Request, f pullFlags) (err error) {
+	if f.client != nil {
+		return a.pullRemote(ctx, f.client, req, f)
+	}
 	show := a.watch(req.ID)
 	l, err := a.line("ema pull "+req.ID.Public(), f.offline, show.waiting)
 	if err != nil {
@@ -121,9 +159,19 @@ func (a *app) pullOne(ctx context.Context, req pipeline.Request, f pullFlags) (e
 		}
 		return a.printPlan(req, plan)
 	}
+	limited, unlimit, err := l.limited(ctx, model.Bytes(f.limit*float64(model.MiB)), show.progress)
+	if err != nil {
+		return err
+	}
+	req.Limit = limited
+	waits := func(host string, err error, wait time.Duration) {
+		show.progress.Note.Store(fmt.Sprintf("waiting for %s: %v", host, err))
+	}
+	l.waits.Store(&waits)
 	show.start()
 	begun := time.Now()
 	res, err := l.Pull(ctx, req, show.progress)
+	unlimit()
 	show.stop()
 	l.done(ctx, "pull", req.ID, begun, err, "revision", req.Revision, "fetched", show.progress.Received.Load(), "retries", show.progress.Retries.Load())
 	if err != nil {

@@ -3,40 +3,40 @@ package config
 // BandwidthManagement says how much of the link downloads may take, and when.
 type BandwidthManagement struct {
 	// Limit for all downloads together; 0 = unlimited.
-	GlobalLimitMbps MBps `json:"global_limit_mbps" range:"0..1000000"`
+	GlobalLimitMbps MBps `json:"global_limit_mbps" range:"0..1000000" active:"yes"`
 	// Limit for each download; 0 = unlimited.
-	PerDownloadLimitMbps MBps `json:"per_download_limit_mbps" range:"0..1000000"`
+	PerDownloadLimitMbps MBps `json:"per_download_limit_mbps" range:"0..1000000" active:"yes"`
 	// Stepping back while this machine is busy with other work.
-	AdaptiveLimiting AdaptiveLimiting `json:"adaptive_limiting"`
+	AdaptiveLimiting AdaptiveLimiting `json:"adaptive_limiting" active:"yes"`
 	// Windows of the day by name, each with its limit; they may cross midnight. The window off_hours has no start and
 	// no end: it holds outside all others. The smallest limit that is not 0 among the windows and global_limit_mbps wins.
-	TimeBasedLimits map[string]Window `json:"time_based_limits"`
+	TimeBasedLimits map[string]Window `json:"time_based_limits" active:"yes"`
 }
 
 // AdaptiveLimiting lowers the limit in steps while the load stays over the threshold.
 type AdaptiveLimiting struct {
 	// Switches this section on.
-	Enabled bool `json:"enabled"`
+	Enabled bool `json:"enabled" active:"yes"`
 	// Watch the worst of CPU, I/O and memory pressure.
-	MonitorSystemLoad bool `json:"monitor_system_load"`
+	MonitorSystemLoad bool `json:"monitor_system_load" active:"yes"`
 	// Act on it. Without any limit set, the steps start from the recently measured rate.
-	ReduceOnHighLoad bool `json:"reduce_on_high_load"`
+	ReduceOnHighLoad bool `json:"reduce_on_high_load" active:"yes"`
 	// Load from which the limit steps down; 1 is a machine with nothing left to give.
-	LoadThreshold float64 `json:"load_threshold" range:"0.05..1"`
+	LoadThreshold float64 `json:"load_threshold" range:"0.05..1" active:"yes"`
 }
 
 // A Window is a time of the day with a limit of its own.
 type Window struct {
 	// When it begins.
-	Start string `json:"start" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" want:"a time of the day HH:MM"`
+	Start string `json:"start" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" want:"a time of the day HH:MM" active:"yes"`
 	// When it ends; earlier than start means the next day.
-	End string `json:"end" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" want:"a time of the day HH:MM"`
+	End string `json:"end" pattern:"^([01][0-9]|2[0-3]):[0-5][0-9]$" want:"a time of the day HH:MM" active:"yes"`
 	// Days on which it begins; none = every day.
-	Days []string `json:"days" enum:"mon,tue,wed,thu,fri,sat,sun"`
+	Days []string `json:"days" enum:"mon,tue,wed,thu,fri,sat,sun" active:"yes"`
 	// Time zone of start and end, e.g. Europe/Vienna; empty = that of this machine.
-	Timezone string `json:"timezone"`
+	Timezone string `json:"timezone" active:"yes"`
 	// Limit for all downloads together during it; 0 = no limit of its own.
-	LimitMbps MBps `json:"limit_mbps" range:"0..1000000"`
+	LimitMbps MBps `json:"limit_mbps" range:"0..1000000" active:"yes"`
 }
 
 func defaultBandwidthManagement() BandwidthManagement {
@@ -66,7 +66,7 @@ type ConnectionSettings struct {
 	HTTP2Enabled bool `json:"http2_enabled" active:"yes"`
 	// Use HTTP/2 for the bytes of models too. All streams of one HTTP/2 connection share one congestion window, so
 	// separate HTTP/1.1 connections are the default.
-	HTTP2Bulk bool `json:"http2_bulk"`
+	HTTP2Bulk bool `json:"http2_bulk" active:"yes"`
 	// Send small packets at once instead of collecting them.
 	TCPNoDelay bool `json:"tcp_nodelay" active:"yes"`
 	// Bytes of the socket's buffers; 0 = the kernel adjusts them. A fixed size caps a connection at one buffer per round
@@ -91,19 +91,19 @@ func defaultConnectionSettings() ConnectionSettings {
 // NetworkOptimization is about name resolution and reuse of connections.
 type NetworkOptimization struct {
 	// Remember addresses. A stale one is used while it is being refreshed, or when that fails.
-	DNSCacheEnabled bool `json:"dns_cache_enabled"`
+	DNSCacheEnabled bool `json:"dns_cache_enabled" active:"yes"`
 	// How long an address counts as fresh.
-	DNSCacheTTLSeconds Seconds `json:"dns_cache_ttl_seconds" range:"0..604800"`
+	DNSCacheTTLSeconds Seconds `json:"dns_cache_ttl_seconds" range:"0..604800" active:"yes"`
 	// Try IPv4 addresses first. Usually not needed: the faster family is found by trying both.
-	PreferIPv4 bool `json:"prefer_ipv4"`
+	PreferIPv4 bool `json:"prefer_ipv4" active:"yes"`
 	// Ask the resolver of the system. Public DNS servers don't know the names of a private network.
-	UseSystemResolver bool `json:"use_system_resolver"`
+	UseSystemResolver bool `json:"use_system_resolver" active:"yes"`
 	// DNS servers to ask instead when use_system_resolver is false.
-	CustomDNSServers []string `json:"custom_dns_servers" pattern:"^([0-9.]+|[0-9a-fA-F:]+|[0-9.]+:[0-9]+|\\[[0-9a-fA-F:]+\\]:[0-9]+)$" want:"an IP address, with a port if it is not 53" required:"yes"`
+	CustomDNSServers []string `json:"custom_dns_servers" pattern:"^([0-9.]+|[0-9a-fA-F:]+|[0-9.]+:[0-9]+|\\[[0-9a-fA-F:]+\\]:[0-9]+)$" want:"an IP address, with a port if it is not 53" required:"yes" active:"yes"`
 	// Use a connection for the next segment too.
-	ConnectionReuse bool `json:"connection_reuse"`
+	ConnectionReuse bool `json:"connection_reuse" active:"yes"`
 	// Keep connections open between downloads.
-	PersistentConnections bool `json:"persistent_connections"`
+	PersistentConnections bool `json:"persistent_connections" active:"yes"`
 }
 
 func defaultNetworkOptimization() NetworkOptimization {

@@ -86,7 +86,7 @@ type Database struct {
 	// Address of a PostgreSQL database; empty = the embedded one.
 	URL string `json:"url" pattern:"^postgres(ql)?://[^\\s]+$" want:"postgres://user@host/name, or nothing for the embedded database" secret:"url"`
 	// How long history is kept.
-	RetentionDays Days `json:"retention_days" range:"1..36500"`
+	RetentionDays Days `json:"retention_days" range:"1..36500" active:"yes"`
 }
 
 func defaultDatabase() Database { return Database{RetentionDays: 90} }

@@ -3,11 +3,11 @@ package config
 // Downloads says how many downloads run at once, and how many wait.
 type Downloads struct {
 	// Models downloaded at once; 0 = min(max(2, cpus/2), max(2, GiB of memory/4), 8).
-	MaxConcurrentDownloads int `json:"max_concurrent_downloads" range:"0..256"`
+	MaxConcurrentDownloads int `json:"max_concurrent_downloads" range:"0..256" active:"yes"`
 	// Files of one model at once; 0 = the smaller of 4 and the models at once.
 	MaxConcurrentPerModel int `json:"max_concurrent_per_model" range:"0..256" active:"yes"`
 	// Downloads that may wait; a full queue refuses more and loses nothing. 0 = three times the models at once.
-	QueueSize int `json:"queue_size" range:"0..1000000"`
+	QueueSize int `json:"queue_size" range:"0..1000000" active:"yes"`
 }
 
 func defaultDownloads() Downloads { return Downloads{QueueSize: 1000} }
@@ -27,7 +27,7 @@ type RetryOptimization struct {
 	// Spread delays at random, so that many clients don't come back at the same moment.
 	JitterEnabled bool `json:"jitter_enabled" active:"yes"`
 	// More attempts when few succeed, fewer when nearly all do.
-	AdaptiveRetries AdaptiveRetries `json:"adaptive_retries"`
+	AdaptiveRetries AdaptiveRetries `json:"adaptive_retries" active:"yes"`
 	// Ceilings of the delay by kind of failure, in seconds.
 	ErrorSpecificDelays ErrorSpecificDelays `json:"error_specific_delays" active:"yes"`
 }
@@ -35,13 +35,13 @@ type RetryOptimization struct {
 // AdaptiveRetries follows the rate of success.
 type AdaptiveRetries struct {
 	// Switches this section on.
-	Enabled bool `json:"enabled"`
+	Enabled bool `json:"enabled" active:"yes"`
 	// Share of successful attempts that divides low from high.
-	SuccessRateThreshold float64 `json:"success_rate_threshold" range:"0..1"`
+	SuccessRateThreshold float64 `json:"success_rate_threshold" range:"0..1" active:"yes"`
 	// Try longer under it.
-	IncreaseRetriesOnLowSuccess bool `json:"increase_retries_on_low_success"`
+	IncreaseRetriesOnLowSuccess bool `json:"increase_retries_on_low_success" active:"yes"`
 	// Give up earlier over it.
-	DecreaseRetriesOnHighSuccess bool `json:"decrease_retries_on_high_success"`
+	DecreaseRetriesOnHighSuccess bool `json:"decrease_retries_on_high_success" active:"yes"`
 }
 
 // ErrorSpecificDelays are ceilings of the delay, so that one short failure doesn't cost a minute.
@@ -73,7 +73,7 @@ type ChunkOptimization struct {
 	// The chunk by the size of the file.
 	AdaptiveChunking AdaptiveChunking `json:"adaptive_chunking" active:"yes"`
 	// The chunk by the measured speed, starting from what the file's size gives.
-	NetworkBasedChunking NetworkBasedChunking `json:"network_based_chunking"`
+	NetworkBasedChunking NetworkBasedChunking `json:"network_based_chunking" active:"yes"`
 }
 
 // AdaptiveChunking chooses the chunk by the size of the file.
@@ -93,15 +93,15 @@ type AdaptiveChunking struct {
 // NetworkBasedChunking chooses the chunk by the measured speed.
 type NetworkBasedChunking struct {
 	// Switches this section on.
-	Enabled bool `json:"enabled"`
+	Enabled bool `json:"enabled" active:"yes"`
 	// Up to this rate the network is slow.
-	SlowNetworkThresholdMbps MBps `json:"slow_network_threshold_mbps" range:"0..1000000"`
+	SlowNetworkThresholdMbps MBps `json:"slow_network_threshold_mbps" range:"0..1000000" active:"yes"`
 	// From this rate it is fast.
-	FastNetworkThresholdMbps MBps `json:"fast_network_threshold_mbps" range:"0..1000000"`
+	FastNetworkThresholdMbps MBps `json:"fast_network_threshold_mbps" range:"0..1000000" active:"yes"`
 	// Chunk on a slow network.
-	SlowNetworkChunkMB MB `json:"slow_network_chunk_mb" range:"1..1024"`
+	SlowNetworkChunkMB MB `json:"slow_network_chunk_mb" range:"1..1024" active:"yes"`
 	// Chunk on a fast network.
-	FastNetworkChunkMB MB `json:"fast_network_chunk_mb" range:"1..1024"`
+	FastNetworkChunkMB MB `json:"fast_network_chunk_mb" range:"1..1024" active:"yes"`
 }
 
 func defaultChunkOptimization() ChunkOptimization {

@@ -8,6 +8,7 @@ package pipeline
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"ema/internal/fetch"
@@ -26,8 +27,9 @@ type Line struct {
 	Store   *store.Store
 	Source  resolver
 	Fetcher *fetch.Fetcher
-	Retry   fetch.Retry
-	// MinFree is the space that must stay free on the store's volume.
+	// Retry is how often the source is asked what a model consists of. Configure changes it later.
+	Retry fetch.Retry
+	// MinFree is the space that must stay free on the store's volume. Configure changes it later.
 	MinFree model.Bytes
 	// Offline forbids the network: only what is here already can be asked for.
 	Offline bool
@@ -43,7 +45,28 @@ type Line struct {
 	// Parallel is how many files are hashed at once; 0 means 2.
 	Parallel int
 
-	reserved reservations
+	reserved   reservations
+	configured sync.RWMutex // guards Retry and MinFree once the Line is used
+}
+
+// Configure changes Retry and MinFree while the Line is used; what runs follows them from its next step on.
+func (l *Line) Configure(retry fetch.Retry, minFree model.Bytes) {
+	l.configured.Lock()
+	defer l.configured.Unlock()
+	l.Retry, l.MinFree = retry, minFree
+}
+
+// LeaveFree is the space that must stay free on the store's volume now.
+func (l *Line) LeaveFree() model.Bytes {
+	l.configured.RLock()
+	defer l.configured.RUnlock()
+	return l.MinFree
+}
+
+func (l *Line) retry() fetch.Retry {
+	l.configured.RLock()
+	defer l.configured.RUnlock()
+	return l.Retry
 }
 
 // own is the right to change the store; done gives it back.

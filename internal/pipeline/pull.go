@@ -99,7 +99,7 @@ func (l *Line) Plan(ctx context.Context, req Request, p *Progress) (*Plan, error
 	if rec, err := l.Store.Record(r.ID, r.manifest.Commit); err == nil {
 		adoptDigests(r.wanted, rec.Files)
 	}
-	plan := &Plan{Manifest: r.manifest, Free: free, Reserve: l.MinFree}
+	plan := &Plan{Manifest: r.manifest, Free: free, Reserve: l.LeaveFree()}
 	if len(r.notes) > 0 {
 		plan.Warning = r.notes[0]
 	}
@@ -206,7 +206,7 @@ func (l *Line) ask(ctx context.Context, r *resolved, here bool, p *Progress) err
 		return err
 	}
 	if !here {
-		return l.Retry.Again(ctx, func(err error) { p.Retries.Add(1); p.Note.Store(err.Error()) }, once)
+		return l.retry().Again(ctx, func(err error) { p.Retries.Add(1); p.Note.Store(err.Error()) }, once)
 	}
 	brief, stop := context.WithTimeout(ctx, patience)
 	defer stop()
@@ -417,6 +417,7 @@ func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing 
 	pub := newPublisher(w)
 	job := fetch.Job{
 		Manifest: r.manifest, Files: missing, Progress: &p.Progress,
+		Connections: r.Connections,
 		Open: func(ctx context.Context, f model.File) (fetch.Sink, error) {
 			if bad := mend[f.Path]; bad != nil {
 				return w.Mend(ctx, r.ID, f, bad)
@@ -454,6 +455,12 @@ func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing 
 			}
 			return pub.add(ctx, pub.small, staged)
 		},
+	}
+	if r.Limit != nil {
+		job.Limit = r.Limit
+	}
+	if r.Retried != nil {
+		job.Retried = func(_ string, _ model.Class, err error, wait time.Duration) { r.Retried(err, wait) }
 	}
 	return pub.during(ctx, func(ctx context.Context) error { return l.Fetcher.Fetch(ctx, job) })
 }

@@ -31,6 +31,7 @@ func (l *Line) reserve(id model.ID, commit string, missing []model.File) (*reser
 		r.need[f.Path] = model.Bytes(max(0, f.Size-allocated))
 		need += r.need[f.Path]
 	}
+	leave := l.LeaveFree()
 	r.of.mu.Lock()
 	defer r.of.mu.Unlock()
 	free, err := l.Store.Free()
@@ -41,14 +42,14 @@ func (l *Line) reserve(id model.ID, commit string, missing []model.File) (*reser
 	for _, n := range r.of.pending {
 		others += n
 	}
-	if short := need + others + l.MinFree - free; need > 0 && short > 0 {
+	if short := need + others + leave - free; need > 0 && short > 0 {
 		promised := ""
 		if others > 0 {
 			promised = fmt.Sprintf(", %s for downloads that run", others)
 		}
 		return nil, &model.Error{
 			Op: "pull", Class: model.DiskFull, Model: id, File: l.Store.Path(), Short: short,
-			Err:  fmt.Errorf("not enough space: %s to fetch%s and %s to leave free, but only %s are free, %s too few", need, promised, l.MinFree, free, short),
+			Err:  fmt.Errorf("not enough space: %s to fetch%s and %s to leave free, but only %s are free, %s too few", need, promised, leave, free, short),
 			Hint: `see what could go with "ema gc --dry-run" and "ema ls"`,
 		}
 	}
