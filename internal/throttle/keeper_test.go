@@ -182,3 +182,31 @@ func TestTheLoadIsLeftAloneUnlessItIsToBeMonitoredAndActedOn(t *testing.T) {
 		})
 	}
 }
+
+func TestAKeeperWithWindowsSleepsForAMinuteAtMostAndElseUntilSomethingChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		window := []Window{{Name: "noon", Start: 12 * 60, End: 13 * 60, Zone: time.UTC, Limit: 5}}
+		for _, c := range []struct {
+			schedule Schedule
+			want     time.Duration
+		}{
+			{Schedule{}, 0},
+			{Schedule{Global: 5}, 0},
+			{Schedule{OffHours: 5}, 0},
+			{Schedule{Windows: window}, time.Minute},
+			{Schedule{Windows: window, Global: 1}, time.Minute},
+		} {
+			k := NewKeeper(New(), nil)
+			k.Configure(c.schedule, Adapt{Enabled: true})
+			if wait := k.check(nil); wait != c.want {
+				t.Errorf("with %+v it sleeps for %v, want %v", c.schedule, wait, c.want)
+			}
+		}
+		time.Sleep(12*time.Hour - 20*time.Second)
+		k := NewKeeper(New(), nil)
+		k.Configure(Schedule{Windows: window}, Adapt{})
+		if wait := k.check(nil); wait != 20*time.Second {
+			t.Errorf("20 s before the window it sleeps for %v", wait)
+		}
+	})
+}

@@ -271,6 +271,8 @@ func (s *Share) adjust() {
 	for _, w := range s.waiting {
 		w.bytes = s.fair(w.bytes)
 	}
+	// The last piece, too, may have been large: the others need not get as much before the next one.
+	s.had = min(s.had, s.limiter.turn+float64(s.piece())/float64(s.weight))
 }
 
 // serve lets all pass that may, and arms the timer for the next one. It is called with the lock held,
