@@ -91,7 +91,12 @@ func newNames(d DNS) (*names, error) {
 		n.resolvers = append(n.resolvers, &net.Resolver{
 			PreferGo: true, // the system's own would ask the system's servers
 			Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, network, s.String())
+				c, err := new(net.Dialer).DialContext(ctx, network, s.String())
+				if err == nil {
+					// The resolver reads until its own timeout, whatever becomes of the context.
+					context.AfterFunc(ctx, func() { _ = c.Close() })
+				}
+				return c, err
 			},
 		})
 	}
