@@ -32,6 +32,7 @@ func gcCommand(a *app) *cobra.Command {
 			}
 			plan := func() (store.Removal, error) {
 				r, err := s.PlanCollect(olderThan, time.Now())
+				r = a.sparing(r)
 				if err == nil && !a.json {
 					err = a.print(func(w io.Writer) error { return printCollection(w, r) })
 				}

@@ -214,6 +214,8 @@ func brief(reason, name string) string {
 var stageWords = map[string]string{
 	"resolving": "asking what there is", "checking": "checking what is here", "fetching": "fetching",
 	"publishing": "publishing", "exporting": "copying", "done": "done",
+	// Of a download in the daemon, besides:
+	"queued": "waiting in the daemon's queue", "paused": "paused", "retrying": "waiting to try again",
 }
 
 // eta is how much longer it takes at this speed; unknown without one.

@@ -85,6 +85,9 @@ func (a *app) remove(ctx context.Context, s *store.Store, command, name string, 
 	if err != nil {
 		return err
 	}
+	if err := a.spares(name, r); err != nil {
+		return err
+	}
 	if !a.json {
 		if err := printRemoval(a.stdout, name, r, dryRun); err != nil {
 			return err
@@ -105,6 +108,30 @@ func (a *app) remove(ctx context.Context, s *store.Store, command, name string, 
 		}
 	}
 	return a.printJSON(answer)
+}
+
+// spares refuses to take away what the daemon is downloading.
+func (a *app) spares(name string, r store.Removal) error {
+	for _, d := range r.Items {
+		if a.busy[d.Model] {
+			return &model.Error{
+				Op: "remove", Class: model.Busy, Model: d.Model, Err: errors.New("it is being downloaded"),
+				Hint: "wait until it is here, or stop that with: ema cancel " + shellWord(d.Model.Public()),
+			}
+		}
+	}
+	return nil
+}
+
+// sparing is r without what the daemon is downloading.
+func (a *app) sparing(r store.Removal) store.Removal {
+	var rest store.Removal
+	for _, d := range r.Items {
+		if !a.busy[d.Model] {
+			rest.Items, rest.Bytes = append(rest.Items, d), rest.Bytes+d.Bytes
+		}
+	}
+	return rest
 }
 
 // printRemoval says "org/name: removes 1 ref, 1 snapshot, 12 blobs; frees 1.2 GiB".

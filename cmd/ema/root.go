@@ -36,14 +36,19 @@ func rootCommand(a *app) *cobra.Command {
 		lsCommand(a),
 		infoCommand(a),
 		pathCommand(a),
-		verifyCommand(a),
-		repairCommand(a),
-		rmCommand(a),
-		gcCommand(a),
+		runCommand(a),
+		serveCommand(a),
+		psCommand(a),
+		topCommand(a),
+		a.byOwner(verifyCommand(a)),
+		a.byOwner(repairCommand(a)),
+		a.byOwner(rmCommand(a)),
+		a.byOwner(gcCommand(a)),
 		doctorCommand(a),
 		configCommand(a),
 		versionCommand(a),
 	)
+	root.AddCommand(controlCommands(a)...)
 
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)

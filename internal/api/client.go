@@ -19,7 +19,7 @@ import (
 )
 
 // ErrNoDaemon means that nobody listens.
-var ErrNoDaemon = errors.New("no daemon is running")
+var ErrNoDaemon = errors.New("no daemon runs")
 
 // answerPatience is how long a daemon may take to begin an answer. It answers at once; a longer silence means that it
 // is stopped, or that its disk hangs.

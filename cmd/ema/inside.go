@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"ema/internal/api"
+	"ema/internal/model"
+)
+
+// execute runs one of the commands that need the store's owner, for a process that is not.
+func (d *daemon) execute(ctx context.Context, c api.Command, stdout, stderr io.Writer) int {
+	d.mu.Lock()
+	settings := d.settings
+	d.mu.Unlock()
+	inner := &app{
+		stdin: strings.NewReader(""), stdout: stdout, stderr: stderr, environ: append(slices.Clone(d.app.environ), c.Environ...),
+		effective: settings, within: d.line,
+	}
+	root := rootCommand(inner)
+	cmd, args, err := root.Find(c.Args)
+	name := ""
+	if err == nil {
+		name = cmd.Name()
+	}
+	switch name {
+	case "verify":
+	case "repair":
+		for _, arg := range args {
+			if id, _, err := model.ParseRef(arg); err == nil { // what is no model the command itself refuses
+				leave, err := d.door.enter(ctx, id)
+				if err != nil {
+					return 130
+				}
+				defer leave()
+			}
+		}
+	case "rm", "gc":
+		busy, open, err := d.door.shut(ctx)
+		if err != nil {
+			return 130
+		}
+		defer open()
+		inner.busy = busy
+	default:
+		fmt.Fprintf(stderr, "ema: the daemon executes verify, repair, rm and gc, and not %q\n", strings.Join(c.Args, " "))
+		return 2
+	}
+	d.log.Info("command", "args", c.Args)
+	return execute(ctx, inner, root, c.Args)
+}

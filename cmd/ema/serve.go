@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"ema/internal/api"
+	"ema/internal/config"
+	"ema/internal/event"
+	"ema/internal/host"
+	"ema/internal/ledger"
+	"ema/internal/model"
+	"ema/internal/queue"
+	"ema/internal/throttle"
+)
+
+func serveCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon: a queue of downloads over one store",
+		Long: "Owns the store and downloads what other commands ask for: pull, ps, pause, resume, cancel, prioritize and top talk to\n" +
+			"it when it runs. SIGTERM and Ctrl-C stop it within seconds; what was under way goes on when it starts again. SIGHUP\n" +
+			"reads the configuration again.",
+		Example: "  ema serve\n  ema serve --store /models/hub --log-level debug",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.serve(cmd.Context())
+		},
+	}
+}
+
+// stopping is how long everything that runs may take to end, once the daemon is told to stop. Whatever still hangs
+// then - a disk, mostly - is left behind: the store is such that a process may end at any time.
+const stopping = 4500 * time.Millisecond
+
+// A daemon is what one store's downloads need while it runs.
+type daemon struct {
+	app     *app
+	line    *line
+	ledger  *ledger.Ledger
+	bus     *event.Bus
+	queue   *queue.Queue
+	limiter *throttle.Limiter
+	keeper  *throttle.Keeper
+	host    *host.Host
+	door    door
+	log     *slog.Logger
+
+	reloading sync.Mutex // held while the settings change
+
+	mu       sync.Mutex // guards what follows
+	settings *config.Effective
+	limited  string // why the limit that holds does
+	running  map[string]*running
+	ended    []string // of running, those that are over, oldest first
+}
+
+// serve runs the daemon until ctx ends. It reads as the story of a start.
+func (a *app) serve(ctx context.Context) (err error) {
+	e, err := a.daemonSettings()
+	if err != nil {
+		return err
+	}
+	a.effective = e
+	l, err := a.line("ema serve", false, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.end()) }()
+	for _, w := range e.Warnings {
+		l.log.Warn("configuration", "key", w.Key, "warning", w.Text)
+	}
+
+	// Who owns the store may change it, and replace the socket that a killed daemon left.
+	l.Writer, err = l.Store.Own(ctx, "ema serve", nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Writer.Close()) }()
+	state := l.Store.StateDir()
+	socket, err := api.Listen(state) // before anything slow: a command that finds it waits until it is answered
+	if err != nil {
+		return err
+	}
+	kept, err := ledger.Open(ctx, filepath.Join(state, "ema.db"))
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	defer func() { err = errors.Join(err, kept.Close()) }()
+	if kept.Note != "" {
+		l.log.Warn("ledger", "note", kept.Note)
+		fmt.Fprintln(a.stderr, "ema: note: "+kept.Note)
+	}
+
+	d := &daemon{
+		app: a, line: l, ledger: kept, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New(""),
+		settings: e, running: map[string]*running{},
+	}
+	tell := d.hostWaits
+	l.waits.Store(&tell)
+	d.keeper = throttle.NewKeeper(d.limiter, d.limitChanged)
+	facts, err := machine()
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	d.queue = queue.New(queueSettings(e.Config, facts), kept, d.bring, d.bus)
+	if err := d.configureBandwidth(e.Config); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	if err := d.queue.Load(ctx); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	return d.work(ctx, socket)
+}
+
+// daemonSettings are the settings of a daemon, which logs more than a command does.
+func (a *app) daemonSettings() (*config.Effective, error) {
+	e, err := a.load(a.configFile)
+	if err != nil {
+		return nil, err
+	}
+	if e.Log.Level == "" {
+		e.Log.Level = "info"
+	}
+	return e, nil
+}
+
+// work runs all that lives as long as the daemon, and returns when it has ended.
+func (d *daemon) work(ctx context.Context, socket net.Listener) error {
+	server := &api.Server{
+		Queue: d.queue, History: d.ledger, Events: d.bus, Figures: d.figures, Limit: d.limit,
+		Reload: d.reload, Execute: d.execute, Version: d.version(), Log: d.log,
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Run(ctx, socket) })
+	g.Go(func() error { return d.queue.Run(ctx) })
+	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
+	g.Go(func() error { return d.watchSpace(ctx) })
+	g.Go(func() error { return d.forget(ctx) })
+	g.Go(func() error { return d.reloadOnSignal(ctx) })
+	d.ready()
+
+	ended := make(chan error, 1)
+	go func() { ended <- g.Wait() }()
+	select {
+	case err := <-ended: // something failed
+		return d.over(ctx, err)
+	case <-ctx.Done():
+	}
+	if err := d.app.notify("STOPPING=1"); err != nil {
+		d.log.Warn("service manager", "error", err.Error())
+	}
+	d.log.Info("stopping")
+	patience := time.NewTimer(stopping)
+	defer patience.Stop()
+	select {
+	case err := <-ended:
+		return d.over(ctx, err)
+	case <-patience.C:
+		return &model.Error{Op: "stop the daemon", Err: fmt.Errorf("something still hangs after %v and is left behind", stopping), Hint: "check the disk; nothing that was stored is lost"}
+	}
+}
+
+// over tells an end that was asked for from a failure.
+func (d *daemon) over(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && model.ClassOf(err) == model.Cancelled {
+		err = nil
+	}
+	if err == nil {
+		d.log.Info("stopped")
+	}
+	return err
+}
+
+// ready says that commands are answered.
+func (d *daemon) ready() {
+	paused, waiting := 0, 0
+	for _, dl := range d.queue.List() {
+		if dl.State == model.Paused {
+			paused++
+		} else {
+			waiting++
+		}
+	}
+	store := d.line.Store
+	fmt.Fprintf(d.app.stderr, "ema: serving the store %s at %s: %s queued, %d paused\n", store.Path(), api.Socket(store.StateDir()), count(waiting, "download", "downloads"), paused)
+	if err := d.app.notify("READY=1"); err != nil {
+		d.log.Warn("service manager", "error", err.Error())
+	}
+}
+
+// version is what the daemon says of itself.
+func (d *daemon) version() api.Version {
+	b := currentBuild()
+	return api.Version{
+		Version: b.Version, Commit: b.Commit, Go: runtime.Version(), Platform: b.Platform,
+		PID: os.Getpid(), Since: time.Now().UTC(), Store: d.line.Store.Path(),
+	}
+}
+
+// forget removes history that is older than anybody wants to keep: at the start, and once a day.
+func (d *daemon) forget(ctx context.Context) error {
+	for {
+		d.mu.Lock()
+		keep := d.settings.Database.RetentionDays.Duration()
+		d.mu.Unlock()
+		n, err := d.ledger.Prune(ctx, time.Now().Add(-keep))
+		if err != nil && ctx.Err() == nil {
+			d.log.Warn("history not pruned", "error", err.Error())
+		} else if n > 0 {
+			d.log.Info("history pruned", "downloads", n)
+		}
+		if pause(ctx, 24*time.Hour) != nil {
+			return nil
+		}
+	}
+}
+
+// reloadOnSignal reads the settings again whenever SIGHUP asks for it.
+func (d *daemon) reloadOnSignal(ctx context.Context) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangups:
+			if _, err := d.reload(ctx); err != nil {
+				d.log.Error("configuration not reloaded; the settings stay as they were", "error", err.Error())
+			}
+		}
+	}
+}
