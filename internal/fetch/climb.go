@@ -23,10 +23,11 @@ type climber struct {
 	hold   int     // samples until the next trial
 	calm   int     // hold when there is nothing left to try; grows while nothing changes
 	down   bool    // the next trial is downwards
-	step   int     // its size; 0: a quarter
+	step   int     // its size; 0: as large as is needed to see an effect
 	over   int     // so many connections are not worth it, as far as is known; most+1: unknown
 	under  int     // so few are too few; 0: unknown
 	low    int     // samples in a row that were a collapse
+	noise  float64 // smoothed deviation of samples from base, as a part of it
 }
 
 type phase uint8
@@ -42,7 +43,9 @@ const (
 	worthwhile = 0.5  // more are kept when each brings at least this part of what those before bring
 	harmless   = 0.3  // fewer are kept when each that went costs at most this part of what those before bring
 	unclear    = 0.3  // nearer than this to either, a trial is looked at again,
-	mostLooks  = 3    // but not more often
+	mostLooks  = 3    // but not more often,
+	noisyLooks = 6    // or not more often than this where rates waver
+	noisy      = 0.08 // by so much
 	better     = 1.12 // fewer connections that bring so much more: there were too many
 	collapse   = 0.7  // below this part of the rate before, lowSamples times: something broke
 	lowSamples = 3
@@ -134,6 +137,9 @@ func (c *climber) wait(rate float64) {
 		c.over, c.under, c.calm = c.most+1, 0, firstCalm
 		c.down, c.step = true, max(1, c.n/2)
 	}
+	if c.low == 0 && c.base > 0 {
+		c.noise += 0.2 * (min(math.Abs(rate/c.base-1), 1) - c.noise)
+	}
 	if c.low == 0 {
 		c.base += 0.3 * (rate - c.base)
 	}
@@ -162,7 +168,11 @@ func (c *climber) try() {
 // next is how many connections the next trial in this direction is with; n when there is none.
 func (c *climber) next() int {
 	step := c.step
-	if step == 0 {
+	switch {
+	case step > 0:
+	case c.down && c.noise > noisy:
+		step = max(1, c.n/2)
+	default:
 		step = max(1, c.n/4)
 	}
 	if !c.down {
@@ -187,11 +197,14 @@ func (c *climber) judge(rate float64) {
 	mean, was := c.sum/float64(c.looks), c.before
 	// 0: the rate is as before; 1: it has changed as the number of connections has.
 	follows := (mean/c.base - 1) / (float64(c.n)/float64(was) - 1)
-	limit := worthwhile
+	limit, looks := worthwhile, mostLooks
 	if c.down {
 		limit = harmless
 	}
-	if math.Abs(follows-limit) < unclear && c.looks < mostLooks {
+	if c.noise > noisy {
+		looks = noisyLooks
+	}
+	if math.Abs(follows-limit) < unclear && c.looks < looks {
 		return
 	}
 	c.phase, c.hold = holding, nextTrial
@@ -251,17 +264,18 @@ func (r *run) climb(ctx context.Context) {
 			r.job.Progress.note(fmt.Sprintf("%d connections instead of %d, at %.1f MiB/s", n, before, rate/(1<<20)))
 			// New connections take a round trip or two until they deliver: they are not judged before.
 			if n > before {
-				if err := pause(ctx, 2*state.answer+5*time.Millisecond); err != nil {
+				if err := pause(ctx, min(2*state.answer, time.Second)+5*time.Millisecond); err != nil {
 					return
 				}
 			}
 		}
 		retreats = state.retreats
+		trips := min(2*state.answer, time.Second) // the first answer may have been more work than distance
 		switch c.phase {
 		case ramping:
-			sampleEvery = 2*state.answer + 50*time.Millisecond
+			sampleEvery = trips + 50*time.Millisecond
 		case trying:
-			sampleEvery = 2*state.answer + 300*time.Millisecond
+			sampleEvery = trips + 300*time.Millisecond
 		case holding:
 			sampleEvery = 500 * time.Millisecond
 		}

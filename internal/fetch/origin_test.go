@@ -21,7 +21,7 @@ type origin struct {
 	perConn func(running int) float64       // bytes per second that each of so many connections gets; nil: no limit
 	before  func(ctx context.Context) error // called by each Open; nil: nothing
 	asked   func(n int)                     // told how much each read asks for; nil: nobody
-	bend    byte                            // what the first answer is full of
+	bend    byte                            // what each piece of the first answer begins with
 
 	mu      sync.Mutex
 	opened  int
@@ -80,8 +80,9 @@ func (b *body) Read(p []byte) (int, error) {
 	if err := b.ctx.Err(); err != nil {
 		return 0, context.Cause(b.ctx)
 	}
-	for i := range n {
-		p[i] = b.fill
+	clear(p[:n])
+	if b.fill != 0 {
+		p[0] = b.fill
 	}
 	if b.left -= int64(n); b.left == 0 {
 		return n, io.EOF
