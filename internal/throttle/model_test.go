@@ -23,7 +23,9 @@ type crowd struct {
 	downloads []*hungry
 	running   sync.WaitGroup
 
-	mu sync.Mutex // of all figures of downloads
+	mu      sync.Mutex  // of what is below, and of all figures of downloads
+	change  int         // how often everything was changed
+	waiting map[int]int // pieces not passed yet, by the change after which they were read
 }
 
 type hungry struct {
@@ -52,14 +54,22 @@ func (c *crowd) connect(d *hungry) {
 	d.stops = append(d.stops, stop)
 	c.running.Go(func() {
 		for {
+			c.mu.Lock()
+			change := c.change
+			c.waiting[change]++
+			c.mu.Unlock()
 			n := d.share.Piece(1 << 20)
-			if d.share.Take(ctx, n) != nil {
+			err := d.share.Take(ctx, n)
+			c.mu.Lock()
+			c.waiting[change]--
+			if err == nil {
+				d.passed += float64(n)
+				d.piece = max(d.piece, float64(n))
+			}
+			c.mu.Unlock()
+			if err != nil {
 				return
 			}
-			c.mu.Lock()
-			d.passed += float64(n)
-			d.piece = max(d.piece, float64(n))
-			c.mu.Unlock()
 		}
 	})
 }
@@ -68,6 +78,26 @@ func (c *crowd) disconnect(d *hungry) {
 	if n := len(d.stops); n > 0 {
 		d.stops[n-1]()
 		d.stops = d.stops[:n-1]
+	}
+}
+
+// settle waits until all that was read before the last change has passed.
+func (c *crowd) settle() {
+	c.mu.Lock()
+	c.change++
+	now := c.change
+	c.mu.Unlock()
+	for old := 1; old > 0; {
+		time.Sleep(transition)
+		synctest.Wait()
+		c.mu.Lock()
+		old = 0
+		for change, n := range c.waiting {
+			if change < now {
+				old += n
+			}
+		}
+		c.mu.Unlock()
 	}
 }
 
@@ -137,7 +167,7 @@ func TestAnyCrowdGetsItsDueInAnyWindow(t *testing.T) {
 			limits := rapid.SampledFrom([]model.Bytes{100 * model.KiB, model.MiB, 3 * model.MiB, 20 * model.MiB})
 			own := rapid.SampledFrom([]model.Bytes{0, 0, 100 * model.KiB, model.MiB, 7 * model.MiB})
 			weights := rapid.SampledFrom([]int{1, 2, 4, 8})
-			c := &crowd{limiter: New()}
+			c := &crowd{limiter: New(), waiting: map[int]int{}}
 			defer func() {
 				for len(c.downloads) > 0 {
 					c.close(0)
@@ -179,7 +209,7 @@ func TestAnyCrowdGetsItsDueInAnyWindow(t *testing.T) {
 						}
 					}
 				}
-				time.Sleep(2 * time.Second) // what was read before the change is paid
+				c.settle()
 				c.compare(t)
 			}
 		})
