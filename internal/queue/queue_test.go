@@ -733,6 +733,24 @@ func TestControl(t *testing.T) {
 		if got := b.stored(a.ID); got.State != model.Paused {
 			t.Errorf("stored is %s", got.State)
 		}
+		ended, end = context.WithTimeout(ctx, time.Millisecond/2)
+		defer end()
+		if _, _, err := b.q.Add(ended, model.Download{Model: model.ID{Name: "c"}}); err != nil || ended.Err() == nil {
+			t.Errorf("got %v", err)
+		}
+	})
+	inBubble(t, "what comes while a change is stored counts", func(t *testing.T) {
+		b := start(t, queue.Settings{})
+		a := b.add("a", 0)
+		j := b.job("a")
+		j.r.Progress(1)
+		go j.r.Stage(model.Downloading)
+		synctest.Wait() // being stored
+		j.r.Progress(2)
+		settle()
+		if d, _ := b.q.Get(a.ID); d.State != model.Downloading || d.Done != 2 {
+			t.Errorf("it is %+v", d)
+		}
 	})
 	inBubble(t, "a model is found by its revision, or by any when none is named", func(t *testing.T) {
 		b := start(t, queue.Settings{})
