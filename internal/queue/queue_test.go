@@ -314,9 +314,10 @@ func TestWhatIsHereAlreadyCompletesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, queue.Settings{})
 		d := b.add("a", 0)
+		b.job("a").r.Progress(9)
 		b.end("a", nil)
-		if got := b.stored(d.ID); got.State != model.Completed {
-			t.Errorf("it is %s", got.State)
+		if got := b.stored(d.ID); got.State != model.Completed || got.Done != 9 {
+			t.Errorf("it is %+v", got)
 		}
 	})
 }

@@ -40,7 +40,8 @@ type work struct {
 	ctx    context.Context //nolint:containedctx // of the goroutine that this is
 	cancel context.CancelCauseFunc
 
-	// Written under the queue's lock by whoever has the entry's turn, so either is enough to read.
+	// Written under the queue's lock by whoever has the entry's turn, so either is enough to read; the
+	// last two under the lock alone.
 	started bool                 // it is stored that it runs
 	void    bool                 // the download is no longer its own: nothing it says counts
 	follow  func(model.Download) // nil: nobody follows
@@ -130,7 +131,7 @@ func (q *Queue) outcome(d *model.Download, w *work, err error, ending bool) *eve
 	policy, path := q.settings.Retry, w.path
 	q.mu.Unlock()
 	if err == nil {
-		d.State, d.Path, d.Ended, d.Done = model.Completed, path, now(), d.Size
+		d.State, d.Path, d.Ended, d.Done = model.Completed, path, now(), defaultTo(d.Size, d.Done)
 		d.Reason, d.Class, d.Retries = "", "", 0
 		return nil
 	}
