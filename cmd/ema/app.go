@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"ema/internal/config"
+	"ema/internal/host"
 	"ema/internal/model"
 	"ema/internal/source"
 )
@@ -88,7 +89,32 @@ func (a *app) load(file string) (*config.Effective, error) {
 	if err != nil {
 		return nil, err
 	}
-	return config.Load(config.Request{File: file, Environ: a.environ, Flags: flags, Ambient: ambient, Facts: facts})
+	e, err := config.Load(config.Request{File: file, Environ: a.environ, Flags: flags, Ambient: ambient, Facts: facts})
+	if err != nil {
+		return nil, err
+	}
+	open, _, err := host.OpenFiles()
+	if err != nil {
+		return nil, err
+	}
+	boundConnections(e, open)
+	return e, nil
+}
+
+// boundConnections lowers the connections to what the limit of open files leaves room for, and says so. Files need their
+// share of it too: the most that are open at once are a batch that is being published.
+func boundConnections(e *config.Effective, open int) {
+	const files = 256
+	c := &e.ConnectionSettings
+	most := max(4, (open-files)/2)
+	if c.ConnectionPoolSize <= most && c.MaxConnectionsPerHost <= most {
+		return
+	}
+	e.Warnings = append(e.Warnings, config.Warning{
+		Key:  "connection_settings",
+		Text: fmt.Sprintf("lowered to %d connections, since this process may have %d files open; raise the limit (ulimit -n, LimitNOFILE)", most, open),
+	})
+	c.ConnectionPoolSize, c.MaxConnectionsPerHost = min(c.ConnectionPoolSize, most), min(c.MaxConnectionsPerHost, most)
 }
 
 // flagSettings are the settings that global flags make.

@@ -233,3 +233,17 @@ func TestSpaceToLeaveFreeIsAShareOfTheVolume(t *testing.T) {
 		t.Errorf("%v of %v, %v", got, size, err)
 	}
 }
+
+func TestConnectionsAreLoweredToWhatOpenFilesAllow(t *testing.T) {
+	for open, want := range map[int][2]int{1 << 20: {256, 4096}, 1024: {256, 384}, 300: {22, 22}, 10: {4, 4}} {
+		e := &config.Effective{Config: config.Default()}
+		e.ConnectionSettings.MaxConnectionsPerHost, e.ConnectionSettings.ConnectionPoolSize = 256, 4096
+		boundConnections(e, open)
+		if got := [2]int{e.ConnectionSettings.MaxConnectionsPerHost, e.ConnectionSettings.ConnectionPoolSize}; got != want {
+			t.Errorf("%d open files: %v connections, want %v", open, got, want)
+		}
+		if warned := len(e.Warnings) > 0; warned != (want != [2]int{256, 4096}) {
+			t.Errorf("%d open files: warnings %v", open, e.Warnings)
+		}
+	}
+}
