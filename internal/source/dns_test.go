@@ -39,15 +39,12 @@ func newNameServer(t *testing.T, addresses ...string) *nameServer {
 	t.Helper()
 	s := &nameServer{t: t}
 	s.set(addresses...)
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.addr = udp.LocalAddr().String()
-	tcp, err := net.Listen("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var udp net.PacketConn
+	tcp := listenTwice(t, func(port string) (err error) {
+		udp, err = net.ListenPacket("udp", "127.0.0.1:"+port)
+		return err
+	})
+	s.addr = tcp.Addr().String()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		b := make([]byte, 4096)
@@ -76,6 +73,28 @@ func newNameServer(t *testing.T, addresses ...string) *nameServer {
 		wg.Wait()
 	})
 	return s
+}
+
+// listenTwice listens on a port of 127.0.0.1 that other can listen on too, in its own way.
+func listenTwice(t *testing.T, other func(port string) error) net.Listener {
+	t.Helper()
+	var last error
+	for range 20 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(ln.Addr().String())
+		if last = other(port); last == nil {
+			return ln
+		}
+		_ = ln.Close()
+		if !errors.Is(last, syscall.EADDRINUSE) {
+			break
+		}
+	}
+	t.Skipf("this machine cannot listen so: %v", last)
+	return nil
 }
 
 func (s *nameServer) serveTCP(c net.Conn) {
@@ -328,17 +347,14 @@ func TestServersAreAskedInOrder(t *testing.T) {
 }
 
 func TestFamiliesOfAddresses(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	var six net.Listener
+	ln := listenTwice(t, func(port string) (err error) {
+		six, err = net.Listen("tcp", "[::1]:"+port)
+		return err
+	})
 	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	six, err := net.Listen("tcp", "[::1]:"+port)
-	if err != nil {
-		t.Skipf("this machine has no IPv6: %v", err)
-	}
 	defer six.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	reaches := func(t *testing.T, prefer bool, addresses ...string) netip.Addr {
 		t.Helper()
 		s := newNameServer(t, addresses...)

@@ -141,8 +141,9 @@ type refusal struct {
 	after time.Duration
 }
 
-// ask returns a pass, or why there is none now, or why there is none at all.
-func (h *host) ask() (*pass, *hold, *refusal) {
+// ask returns a pass, or why there is none now, or why there is none at all. Who has somewhere else
+// to go does not wait for a host that is unreachable.
+func (h *host) ask(elsewhere bool) (*pass, *hold, *refusal) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.now()
@@ -150,12 +151,12 @@ func (h *host) ask() (*pass, *hold, *refusal) {
 	switch {
 	case h.standing == reachable:
 		return &pass{host: h, begun: now}, nil, nil
+	case h.standing == unreachable && (h.probing || left > 0) && (elsewhere || !h.probing && !h.awaited(now)):
+		return nil, nil, &refusal{class: h.why.Class, err: h.why.Err}
 	case h.probing:
 		return nil, &hold{h.changed, lookAgain}, nil
 	case h.standing == limited && left > maxHold:
 		return nil, nil, &refusal{model.RateLimited, fmt.Errorf("%s wants no request before %s", h.name, clock(left)), left}
-	case h.standing == unreachable && left > 0 && !h.awaited(now):
-		return nil, nil, &refusal{class: h.why.Class, err: h.why.Err}
 	case left > 0:
 		return nil, &hold{h.changed, min(left, lookAgain)}, nil
 	}

@@ -28,8 +28,9 @@ type stage struct {
 	begin  time.Time
 
 	mu     sync.Mutex
-	down   error // what a dial fails with; nil = it works
-	hangs  bool  // a dial gets no answer at all
+	down   error  // what a dial fails with; nil = it works
+	only   string // the one address whose dials fail; empty = all
+	hangs  bool   // a dial gets no answer at all
 	dials  []time.Duration
 	served []time.Duration // when requests arrived, at the hub
 	stored []time.Duration // and at its storage host
@@ -55,7 +56,7 @@ func onStage(t *testing.T, set Settings, test func(t *testing.T, s *stage), opts
 			go func() { _ = srv.Serve(l) }()
 			defer srv.Close()
 		}
-		to := demohub.DialHosts(map[string]*demohub.PipeListener{"hub.test:80": front, "cdn.test:80": back})
+		to := demohub.DialHosts(map[string]*demohub.PipeListener{"hub.test:80": front, "cdn.test:80": back, "edge.test:80": back})
 		set.Endpoint = "http://hub.test"
 		set.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			s.mu.Lock()
@@ -68,7 +69,7 @@ func onStage(t *testing.T, set Settings, test func(t *testing.T, s *stage), opts
 				<-ctx.Done()
 				return nil, &net.OpError{Op: "dial", Net: network, Err: ctx.Err()}
 			}
-			if down != nil {
+			if down != nil && (s.only == "" || s.only == address) {
 				return nil, down
 			}
 			return to(ctx, network, address)
@@ -335,6 +336,70 @@ func TestAHostThatNeverAnsweredFailsFast(t *testing.T) {
 		s.fails(nil)
 		<-time.After(probeEvery)
 		resolved(t, s.source, demo, "")
+	})
+}
+
+func TestAStorageHostThatIsGoneIsWaitedForThroughTheHub(t *testing.T) {
+	onStage(t, Settings{}, func(t *testing.T, s *stage) {
+		m := resolved(t, s.source, demo, "")
+		read := func() error {
+			_, err := readSegment(t, s.source, m, "big.bin", model.Segment{End: 5})
+			return err
+		}
+		if err := read(); err != nil {
+			t.Fatal(err)
+		}
+		s.only = "cdn.test:80"
+		s.fails(errRefused)
+		classIs(t, read(), model.Reset) // where it was known to be
+		asked := len(s.served)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if err := read(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		<-time.After(5 * time.Minute)
+		if n := len(s.dialled()); n > 70 { // one every 5 s, and some to the hub
+			t.Errorf("%d dials in five minutes", n)
+		}
+		if n := len(s.served) - asked; n > 80 {
+			t.Errorf("the hub was asked %d times meanwhile", n)
+		}
+		s.fails(nil)
+		back := s.now()
+		wg.Wait()
+		if took := s.now() - back; took > 10*time.Second {
+			t.Errorf("went on %v after it was back", took)
+		}
+	})
+}
+
+func TestAnotherStorageHostIsTakenWhenTheHubNamesOne(t *testing.T) {
+	onStage(t, Settings{}, func(t *testing.T, s *stage) {
+		m := resolved(t, s.source, demo, "")
+		if _, err := readSegment(t, s.source, m, "big.bin", model.Segment{End: 5}); err != nil {
+			t.Fatal(err)
+		}
+		s.only = "cdn.test:80"
+		s.fails(errRefused)
+		_, err := readSegment(t, s.source, m, "big.bin", model.Segment{End: 5})
+		classIs(t, err, model.Reset)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := readSegment(t, s.source, m, "big.bin", model.Segment{End: 5}); err != nil {
+				t.Error(err)
+			}
+		})
+		<-time.After(time.Minute)
+		s.hub.Set(demohub.ViaCDN("http://edge.test"))
+		change := s.now()
+		wg.Wait()
+		if took := s.now() - change; took > 10*time.Second {
+			t.Errorf("went there after %v", took)
+		}
 	})
 }
 

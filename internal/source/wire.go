@@ -158,6 +158,10 @@ func (w *wire) do(ctx context.Context, q request) (*answer, error) {
 			return nil, fail(u, model.Usage, err)
 		}
 		res, err := w.send(ctx, q, u, a)
+		if errors.Is(err, errBegin) {
+			u, hops, a.home, a.signed = q.url, -1, q.hub && !q.away, nil
+			continue
+		}
 		if err != nil {
 			cancel(nil)
 			return nil, err
@@ -186,8 +190,13 @@ func (w *wire) do(ctx context.Context, q request) (*answer, error) {
 	}
 }
 
+// errBegin says that a request should go once more where it began.
+var errBegin = errors.New("the host that a redirect led to cannot be reached")
+
 // send makes one hop of q, for which it waits until the host may be asked. A host that has answered
-// before and cannot be reached now is waited for too: a request that never left may be repeated.
+// before and cannot be reached now is waited for too: a request that never left may be repeated. But
+// where a redirect has led to such a host, it may lead to a better one meanwhile: then the error is
+// errBegin. A request that began behind the redirect fails, since its source can ask anew.
 func (w *wire) send(ctx context.Context, q request, u *url.URL, a *answer) (*http.Response, error) {
 	h := w.hosts.of(hostPort(u))
 	for {
@@ -218,8 +227,11 @@ func (w *wire) send(ctx context.Context, q request, u *url.URL, a *answer) (*htt
 			p.unused()
 			return nil, failure
 		}
-		if !p.failed(failure, connected.Load()) {
+		switch again := p.failed(failure, connected.Load()); {
+		case !again || q.away:
 			return nil, failure
+		case u != q.url:
+			return nil, errBegin
 		}
 	}
 }
@@ -235,7 +247,7 @@ func (w *wire) turn(ctx context.Context, h *host, q request, u *url.URL) (*pass,
 		if err != nil {
 			return nil, nil, fail(model.Cancelled, err, 0)
 		}
-		p, hold, no := h.ask()
+		p, hold, no := h.ask(q.away)
 		if p != nil {
 			return p, release, nil
 		}
