@@ -101,6 +101,9 @@ func (a *app) load(file string) (*config.Effective, error) {
 	return e, nil
 }
 
+// fewerConnections is the key of the warning that boundConnections gives.
+const fewerConnections = "connection_settings"
+
 // boundConnections lowers the connections to what the limit of open files leaves room for, and says so. Files need their
 // share of it too: the most that are open at once are a batch that is being published.
 func boundConnections(e *config.Effective, open int) {
@@ -111,7 +114,7 @@ func boundConnections(e *config.Effective, open int) {
 		return
 	}
 	e.Warnings = append(e.Warnings, config.Warning{
-		Key:  "connection_settings",
+		Key:  fewerConnections,
 		Text: fmt.Sprintf("lowered to %d connections, since this process may have %d files open; raise the limit (ulimit -n, LimitNOFILE)", most, open),
 	})
 	c.ConnectionPoolSize, c.MaxConnectionsPerHost = min(c.ConnectionPoolSize, most), min(c.MaxConnectionsPerHost, most)

@@ -85,11 +85,6 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 		Hub: model.Redact(e.Sources.HuggingFace.Endpoint),
 	}
 	l.sources, l.log, l.closeLog = sources, log, closeLog
-	for _, w := range e.Warnings {
-		if w.Key == "connection_settings" { // the others are for who writes a configuration: "ema doctor" has them
-			log.Warn("configuration", "key", w.Key, "warning", w.Text)
-		}
-	}
 	return l, nil
 }
 

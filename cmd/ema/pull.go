@@ -152,6 +152,11 @@ func (a *app) pullOne(ctx context.Context, req pipeline.Request, f pullFlags) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
+	for _, w := range l.settings.Warnings {
+		if w.Key == fewerConnections { // the others are for who writes a configuration: "ema doctor" has them
+			l.log.Warn("configuration", "key", w.Key, "warning", w.Text)
+		}
+	}
 	if f.dryRun {
 		plan, err := l.Plan(ctx, req, show.progress)
 		if err != nil {
