@@ -262,60 +262,49 @@ func TestACancelledJobGoesOnWhereItStopped(t *testing.T) {
 
 // A crawling connection is replaced although bytes still come.
 func TestATrickleIsReplaced(t *testing.T) {
-	if testing.Short() {
-		t.Log("takes 12 s of real time")
-	}
 	t.Parallel()
 	r := newRig(t, fetch.Settings{Connections: 4, FixedParallel: true, Chunk: fetch.ChunkRule{Default: 16 * model.MiB, Fixed: true}},
-		demohub.Repo("acme/model", demohub.File("large.bin", 64*model.MiB)), demohub.Rate(1*model.MiB))
+		demohub.Repo("acme/model", demohub.File("large.bin", 52*model.MiB)), demohub.Rate(1*model.MiB))
 	r.hub.Next(demohub.Pass(), demohub.Trickle(10*model.KiB))
-	begun := time.Now()
-	m, _, err := r.fetch(t.Context(), t)
+	m, p, err := r.fetch(t.Context(), t)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.right(t, m)
-	if took := time.Since(begun); took > 35*time.Second {
-		t.Fatalf("took %v; without the trickle it takes 16 s", took)
+	if n := p.ByClass[model.Timeout].Load(); n == 0 {
+		t.Error("the trickle was read to its end")
 	}
 }
 
-// Over real sockets: a hub that breaks down above five connections is not kept there.
+// Over real sockets: a hub that breaks down above five connections is not kept there. How long it takes
+// to settle, and at which rate, is shown in simulated time; here it must happen at all.
 func TestAHubThatBreaksDownIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	const k = 5
-	r := newRig(t, fetch.Settings{Connections: 16}, demohub.Repo("acme/model", demohub.File("large.bin", 160*model.MiB)),
+	const k, enough = 5, 100
+	r := newRig(t, fetch.Settings{Connections: 16}, demohub.Repo("acme/model", demohub.File("large.bin", 256*model.MiB)),
 		demohub.Rate(4*model.MiB), demohub.Collapse(k, 4*model.MiB))
 	if _, err := r.source.Resolve(t.Context(), r.id, "main"); err != nil { // the hub hashes its file: it is not as far away as that
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	var looks, over int
-	go func() {
-		defer close(done)
+	ctx, cancel := context.WithCancel(t.Context())
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
-		for s := r.hub.Stats(); s.Body < int64(150*model.MiB); s = r.hub.Stats() {
-			if s.Body > int64(40*model.MiB) {
-				if looks++; s.Transfers > k {
-					over++
-				}
-			}
-			select {
-			case <-tick.C:
-			case <-t.Context().Done():
-				return
+		// calm are the looks in a row that saw no more connections than the hub bears, after it had seen more.
+		for calm := 0; calm < enough && ctx.Err() == nil; calm++ {
+			<-tick.C
+			if s := r.hub.Stats(); s.MaxTransfers <= k || s.Transfers > k || s.Transfers == 0 {
+				calm = 0
 			}
 		}
-	}()
-	m, p, err := r.fetch(t.Context(), t)
-	<-done
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.right(t, m)
-	if over > looks/3 {
-		t.Errorf("of %d looks %d saw more than %d connections", looks, over, k)
+		cancel()
+	})
+	_, p, err := r.fetch(ctx, t)
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("ended with %v before it had settled at %d connections or fewer", err, k)
 	}
 	if n := p.Retries.Load(); n != 0 {
 		t.Errorf("%d retries", n)
@@ -341,7 +330,7 @@ func TestALimitHoldsOverSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.right(t, m)
-	if took < 3*time.Second {
+	if took < 3*time.Second { // a bound from below, which no busy machine breaks
 		t.Errorf("48 MiB came in %v although only 6 MiB/s were allowed for 4 s", took)
 	}
 	if n := p.Retries.Load(); n != 0 {

@@ -72,7 +72,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.perConn != nil {
 		running, _ := b.now()
 		rate := b.perConn(running)
-		n = min(n, max(1, int(rate/200))) // what comes in 5 ms
+		n = min(n, max(2<<10, int(rate/200))) // what comes in 5 ms
 		if err := pause(b.ctx, time.Duration(float64(n)/rate*float64(time.Second))); err != nil {
 			return 0, err
 		}
