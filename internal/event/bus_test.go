@@ -130,6 +130,20 @@ func TestASlowSubscriberIsCutOffAndResumesWithoutAHole(t *testing.T) {
 	}
 }
 
+func TestWhatIsRepeatedTakesNoRoomFromWhatComes(t *testing.T) {
+	b := New(0)
+	first := subscribe(t, b, Want{})
+	for i := range 10 {
+		b.Tell(change(fmt.Sprint(i), model.Queued))
+	}
+	s := subscribe(t, b, Want{Since: next(t, first)[0].Seq, Queue: 2})
+	b.Tell(change("new", model.Queued))
+	b.Tell(change("newer", model.Queued))
+	if events := next(t, s); len(events) != 11 || events[10].Download != "newer" {
+		t.Errorf("got %s, want 9 repeated and 2 new", brief(events))
+	}
+}
+
 func TestResumingAfterWhatIsNoLongerKeptIsRefused(t *testing.T) {
 	b := New(3)
 	s := subscribe(t, b, Want{})

@@ -134,7 +134,7 @@ func (w Window) border(t time.Time) time.Time {
 		if wait <= 0 {
 			wait += 24 * time.Hour
 		}
-		if b := t.Add(wait).Round(0); next.IsZero() || b.Before(next) {
+		if b := t.Add(wait); next.IsZero() || b.Before(next) {
 			next = b
 		}
 	}

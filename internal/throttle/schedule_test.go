@@ -203,6 +203,13 @@ func TestWhyNamesWhatSetTheLimit(t *testing.T) {
 	}
 }
 
+func TestTheNextChangeIsATimeOfTheWallClock(t *testing.T) {
+	s := Schedule{Windows: []Window{{Start: 0, End: 12 * 60, Limit: 5}}}
+	if _, _, until := s.At(time.Now()); until != until.Round(0) {
+		t.Errorf("%v counts with the monotonic clock, which does not notice that the wall clock is set", until)
+	}
+}
+
 // TestAnyScheduleIsThatOfAClockOnTheWall compares with somebody who looks at a clock every minute.
 func TestAnyScheduleIsThatOfAClockOnTheWall(t *testing.T) {
 	zones := []*time.Location{

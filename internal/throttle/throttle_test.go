@@ -173,6 +173,112 @@ func TestAChangeActsWithinASecondOnThoseThatWait(t *testing.T) {
 	}
 }
 
+func TestWhatPassedAtAHighLimitIsNotPaidForAtALowOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New()
+		l.Set(64 * model.MiB)
+		s, other := l.Share(1, 0), l.Share(8, 0)
+		defer s.Close()
+		defer other.Close()
+		if err := s.Take(t.Context(), 64<<20); err != nil { // a second's worth
+			t.Fatal(err)
+		}
+		l.Set(model.MiB)
+		begin := time.Now()
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			for other.Take(ctx, other.Piece(1<<20)) == nil {
+			}
+		})
+		synctest.Wait()
+		if err := s.Take(ctx, s.Piece(1<<20)); err != nil || time.Since(begin) > 1500*time.Millisecond {
+			t.Errorf("the next piece passed after %v (%v), want about a second", time.Since(begin), err)
+		}
+		stop()
+		running.Wait()
+	})
+}
+
+func TestADownloadOfOneSlowConnectionStillGetsItsShareOfACrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 80 * model.MiB
+		l := newLink(t, limit)
+		single := l.limiter.Share(1, 0)
+		defer single.Close()
+		l.connect(t, single, 1, limit/8*6/5) // a little faster than its share
+		for range 7 {
+			s := l.limiter.Share(1, 0)
+			t.Cleanup(s.Close)
+			l.connect(t, s, 16, 0)
+		}
+		time.Sleep(10 * time.Second)
+		l.close()
+		if got := l.between(2*time.Second, 10*time.Second, single) / 8; got < 0.9*float64(limit/8) {
+			t.Errorf("it got %v per second, want 10 MiB", model.Bytes(got))
+		}
+	})
+}
+
+func TestADownloadThatComesInBurstsCatchesUpWithItsShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 20 * model.MiB
+		l := newLink(t, limit)
+		bursts, crowd := l.limiter.Share(1, 0), l.limiter.Share(1, 0)
+		defer bursts.Close()
+		defer crowd.Close()
+		l.connect(t, crowd, 16, 0)
+		l.running.Go(func() {
+			for l.ctx.Err() == nil { // a pause, and then in 40 ms at full rate what it could have had of half of it meanwhile
+				time.Sleep(60 * time.Millisecond)
+				for left := int(limit * 40 / 1000); left > 0 && l.ctx.Err() == nil; {
+					piece := bursts.Piece(left)
+					l.came(bursts, piece)
+					if bursts.Take(l.ctx, piece) != nil {
+						return
+					}
+					left -= piece
+				}
+			}
+		})
+		time.Sleep(10 * time.Second)
+		l.close()
+		if got := l.between(2*time.Second, 10*time.Second, bursts) / 8; got < 0.36*float64(limit) {
+			t.Errorf("it got %v per second, want 40 %% of 20 MiB", model.Bytes(got))
+		}
+	})
+}
+
+func TestPiecesAreSmallerWhileOtherDownloadsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New()
+		l.Set(1 << 50)
+		s, other := l.Share(1, 0), l.Share(3, 0)
+		defer s.Close()
+		for range 100 {
+			if err := s.Take(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.Set(4 * model.MiB)
+		before := s.Piece(1 << 20)
+		var waiting sync.WaitGroup
+		for range 2 { // one passes, and the other waits until it is paid
+			waiting.Go(func() {
+				if err := other.Take(t.Context(), 1<<20); err != nil && !errors.Is(err, ErrClosed) {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		if after := s.Piece(1 << 20); before != 80<<10 || after != 20<<10 {
+			t.Errorf("a piece is %d, and %d while others wait; want 80 and 20 KiB", before, after)
+		}
+		other.Close()
+		waiting.Wait()
+	})
+}
+
 func TestLiftingTheLimitFreesAllThatWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New()
@@ -389,6 +495,7 @@ func TestUnusedBudgetIsKeptForFiftyMillisecondsOnly(t *testing.T) {
 		s := l.Share(1, 0)
 		defer s.Close()
 		time.Sleep(time.Hour)
+		l.Set(1000) // is no change, and so takes nothing away
 		begin := time.Now()
 		for range 1051 {
 			if err := s.Take(t.Context(), 1); err != nil {
