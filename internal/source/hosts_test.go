@@ -200,6 +200,24 @@ func TestAfterALimitTheFirstGoesAlone(t *testing.T) {
 	})
 }
 
+func TestAnAnswerToAnEarlierRequestLiftsNoLimit(t *testing.T) {
+	onStage(t, Settings{}, func(t *testing.T, s *stage) {
+		resolved(t, s.source, demo, "")
+		s.next(demohub.Silence(10 * time.Second))
+		var wg sync.WaitGroup
+		wg.Go(func() { resolved(t, s.source, demo, "") })
+		<-time.After(time.Second)
+		s.next(demohub.RetryAfter(429, time.Minute))
+		_, err := s.source.Resolve(t.Context(), demo, "")
+		classIs(t, err, model.RateLimited)
+		wg.Wait()
+		resolved(t, s.source, demo, "")
+		if at := s.served[len(s.served)-1]; at < time.Minute+time.Second {
+			t.Errorf("asked at %v", at)
+		}
+	})
+}
+
 func TestWhoStopsWaitsNoLonger(t *testing.T) {
 	onStage(t, Settings{}, func(t *testing.T, s *stage) {
 		resolved(t, s.source, demo, "")
@@ -297,7 +315,7 @@ func TestANetworkThatSwallowsEverythingIsNoticedWhenItIsBack(t *testing.T) {
 				}
 			})
 		}
-		<-time.After(5 * time.Minute)
+		<-time.After(5*time.Minute + time.Second) // in the middle of an attempt
 		s.mu.Lock()
 		s.hangs = false
 		s.mu.Unlock()

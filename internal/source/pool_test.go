@@ -148,7 +148,7 @@ func TestOneHostGetsNoMoreConnectionsThanItsCap(t *testing.T) {
 func TestAllHostsTogetherGetNoMoreConnectionsThanTheirCap(t *testing.T) {
 	var a, b counter
 	one, two := fileServer(t, &a, false), fileServer(t, &b, false)
-	s := sources(t, Settings{MaxConns: 4, NoHTTP2: true})
+	s := sources(t, Settings{MaxConns: 4, NoHTTP2: true, IdleTimeout: time.Hour})
 	fromOne, fromTwo := reader(t, s, one), reader(t, s, two)
 	var held []*Body
 	for range 4 {
