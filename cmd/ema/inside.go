@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"ema/internal/api"
@@ -17,7 +16,7 @@ func (d *daemon) execute(ctx context.Context, c api.Command, stdout, stderr io.W
 	settings := d.settings
 	d.mu.Unlock()
 	inner := &app{
-		stdin: strings.NewReader(""), stdout: stdout, stderr: stderr, environ: append(slices.Clone(d.app.environ), c.Environ...),
+		stdin: strings.NewReader(""), stdout: stdout, stderr: stderr, columns: c.Columns, environ: d.app.environ,
 		effective: settings, within: d.line,
 	}
 	root := rootCommand(inner)

@@ -66,8 +66,12 @@ func (a *app) watch(id model.ID) *progress {
 func (p *progress) start() {
 	switch {
 	case p.app.quiet:
-	case interactive(p.app.stderr) && p.app.getenv("TERM") != "dumb":
-		p.bars = mpb.New(mpb.WithOutput(p.app.stderr), mpb.WithRefreshRate(200*time.Millisecond))
+	case p.app.columns > 0 || interactive(p.app.stderr) && p.app.getenv("TERM") != "dumb":
+		options := []mpb.ContainerOption{mpb.WithOutput(p.app.stderr), mpb.WithRefreshRate(200 * time.Millisecond)}
+		if p.app.columns > 0 {
+			options = append(options, mpb.WithWidth(p.app.columns), mpb.WithAutoRefresh(), mpb.ForceTTY())
+		}
+		p.bars = mpb.New(options...)
 		bar, err := p.bars.Add(1, mpb.BarFillerFunc(p.fillBar), mpb.BarFillerTrim(), mpb.BarBtmExtender(mpb.BarFillerFunc(p.fillTrouble)))
 		if err == nil { // it fails after Wait only
 			p.bar = bar

@@ -102,12 +102,7 @@ func (a *app) byOwner(cmd *cobra.Command) *cobra.Command {
 // forward has this command line executed by the daemon. What it prints, and how it ends, is as if it were done here.
 func (a *app) forward(ctx context.Context, client *api.Client) error {
 	command := api.Command{Args: a.args}
-	for _, name := range []string{"NO_COLOR", "TERM"} {
-		if value := a.getenv(name); value != "" {
-			command.Environ = append(command.Environ, name+"="+value)
-		}
-	}
-	if f, ok := a.stderr.(interface{ Fd() uintptr }); ok && interactive(a.stderr) {
+	if f, ok := a.stderr.(interface{ Fd() uintptr }); ok && interactive(a.stderr) && a.getenv("TERM") != "dumb" {
 		if columns, _, err := term.GetSize(int(f.Fd())); err == nil {
 			command.Columns = columns
 		}

@@ -77,14 +77,20 @@ func (d *daemon) begin(dl model.Download) *running {
 		share: d.limiter.Share(weight(dl.Priority), smaller(dl.Limit, d.perDownload())), limit: dl.Limit,
 	}
 	d.running[dl.ID] = r
+	d.active++
 	return r
 }
 
 // end notes that it runs no more. What it did is remembered for those who ask soon.
 func (d *daemon) end(r *running) {
 	r.share.Close()
+	select {
+	case d.rested <- struct{}{}:
+	default:
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.active--
 	if !r.over() {
 		delete(d.running, r.download.ID)
 		return

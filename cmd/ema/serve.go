@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -56,6 +57,7 @@ type daemon struct {
 	keeper  *throttle.Keeper
 	host    *host.Host
 	door    door
+	rested  chan struct{} // holds one when a download has ended
 	log     *slog.Logger
 
 	reloading sync.Mutex // held while the settings change
@@ -64,6 +66,7 @@ type daemon struct {
 	settings *config.Effective
 	limited  string // why the limit that holds does
 	running  map[string]*running
+	active   int      // of running, those that are not over
 	ended    []string // of running, those that are over, oldest first
 }
 
@@ -106,7 +109,7 @@ func (a *app) serve(ctx context.Context) (err error) {
 
 	d := &daemon{
 		app: a, line: l, ledger: kept, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New(""),
-		settings: e, running: map[string]*running{},
+		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1),
 	}
 	tell := d.hostWaits
 	l.waits.Store(&tell)
@@ -149,6 +152,7 @@ func (d *daemon) work(ctx context.Context, socket net.Listener) error {
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })
 	g.Go(func() error { return d.forget(ctx) })
+	g.Go(func() error { return d.rest(ctx) })
 	g.Go(func() error { return d.reloadOnSignal(ctx) })
 	d.ready()
 
@@ -224,6 +228,28 @@ func (d *daemon) forget(ctx context.Context) error {
 		}
 		if pause(ctx, 24*time.Hour) != nil {
 			return nil
+		}
+	}
+}
+
+// rest gives back to the system what downloads needed of its memory, soon after the last one has ended: a daemon that
+// waits for work should cost next to nothing.
+func (d *daemon) rest(ctx context.Context) error {
+	for {
+		select {
+		case <-d.rested:
+		case <-ctx.Done():
+			return nil
+		}
+		if pause(ctx, 2*time.Second) != nil {
+			return nil
+		}
+		d.mu.Lock()
+		idle := d.active == 0
+		d.mu.Unlock()
+		if idle {
+			d.line.Fetcher.Rest()
+			debug.FreeOSMemory()
 		}
 	}
 }

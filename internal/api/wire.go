@@ -319,9 +319,8 @@ type Reloaded struct {
 
 // A Command is a command line that the daemon executes because it owns the store.
 type Command struct {
-	Args    []string `json:"args"`                  // without the program's name
-	Environ []string `json:"environment,omitempty"` // of the caller, what the output depends on: NO_COLOR and TERM, as NAME=VALUE
-	Columns int      `json:"columns,omitempty"`     // of the caller's terminal; 0 is none
+	Args    []string `json:"args"`              // without the program's name
+	Columns int      `json:"columns,omitempty"` // of the terminal at the other end; 0 is none
 }
 
 // A Frame is a piece of a command's output, or its end.
