@@ -60,6 +60,47 @@ func TestWhatAJobCannotUseGoesToTheOthers(t *testing.T) {
 	})
 }
 
+// On a slow network requests last for minutes. Who has too many connections ends them after the block that
+// they are in, all the same.
+func TestConnectionsAboveAJobsPartEndAfterTheirBlock(t *testing.T) {
+	for promise, act := range map[string]func(f *Fetcher) func() error{
+		"when another job comes": func(f *Fetcher) func() error {
+			return begin(context.WithoutCancel(t.Context()), f, jobOf(32*model.MiB))
+		},
+		"when the cap is lowered": func(f *Fetcher) func() error {
+			f.Configure(fixed(2, 4))
+			return nil
+		},
+		"when the total is lowered": func(f *Fetcher) func() error {
+			f.Configure(fixed(4, 2))
+			return nil
+		},
+	} {
+		t.Run(promise, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := New(fixed(4, 4), &origin{answer: 30 * time.Millisecond, perConn: steady(64 * model.KiB)})
+				job := jobOf(64 * model.MiB)
+				end := begin(t.Context(), f, job)
+				time.Sleep(10 * time.Second)
+				end2 := act(f)
+				time.Sleep(35 * time.Second) // two blocks
+				if n := job.Progress.Connections.Load(); n != 2 {
+					t.Errorf("%d connections, want 2 of 4", n)
+				}
+				if end2 != nil {
+					if err := end2(); err != nil {
+						t.Error(err)
+					}
+				}
+				whole(t, job, end())
+				if extra := job.Progress.Received.Load() - job.Progress.Written.Load(); extra != 0 {
+					t.Errorf("%d bytes came twice", extra)
+				}
+			})
+		})
+	}
+}
+
 func TestMoreJobsThanConnectionsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &origin{answer: 30 * time.Millisecond, perConn: steady(model.MiB)}

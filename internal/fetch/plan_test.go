@@ -227,6 +227,48 @@ func TestNobodyRunsFarAheadOfAHashThatWaitsForAMoment(t *testing.T) {
 	})
 }
 
+// A small piece neither takes one of the few buffers that may wait for a hash, nor waits for one.
+func TestSmallPiecesAreNotKeptForTheHash(t *testing.T) {
+	p := planOf(Settings{Connections: 2})
+	f := New(Settings{}, nil)
+	r := &run{Fetcher: f, plan: p, kept: f.buffers.keep(), begun: time.Now(), job: Job{Progress: &Progress{}}}
+	o, err := newOrder(newBlob(model.File{Size: 64 * BlockSize}, nothing{missing: []model.Segment{{End: 64 * BlockSize}}}), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.reserve(t.Context(), 0, 1000, true) || o.reserve(t.Context(), BlockSize, 1000, true) || r.kept.n != 0 {
+		t.Error("a piece of 1000 bytes was given a buffer's room")
+	}
+	for i := range ahead / BlockSize {
+		if !o.reserve(t.Context(), i*BlockSize/2, BlockSize/2-1, true) {
+			t.Errorf("there was no room for piece %d", i)
+		}
+	}
+	if o.reserve(t.Context(), 11*BlockSize, BlockSize/2-1, true) {
+		t.Error("more is kept than there is room for")
+	}
+}
+
+// On a slow network it takes minutes until a connection has done a claim: its rate is known before.
+func TestTheRateOfASlowNetworkIsKnownBeforeTheFirstClaimIsDone(t *testing.T) {
+	p := planOf(Settings{Connections: 2})
+	p.add(newBlob(model.File{Size: 64 * BlockSize}, nothing{missing: []model.Segment{{End: 64 * BlockSize}}}))
+	for range 2 {
+		c := p.takeLarge()
+		p.begin(c, func(error) { t.Error("a connection was ended") })
+		p.opened(c)
+	}
+	for second := range 3 {
+		for _, c := range p.blobs[0].claims {
+			c.received.Add(10_000)
+		}
+		p.replace(time.Duration(second)*time.Second, time.Minute)
+	}
+	if p.rate != 10_000 || p.near() {
+		t.Errorf("the rate of a connection is %.0f, want 10000", p.rate)
+	}
+}
+
 func TestWaitingForWorkEndsWithTheContext(t *testing.T) {
 	p := planOf(Settings{Connections: 1, FixedParallel: true})
 	ctx, cancel := context.WithCancel(t.Context())
