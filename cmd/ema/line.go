@@ -203,7 +203,7 @@ func sourceSettings(c config.Config, getenv func(string) string, readFile func(s
 		return source.Settings{}, &model.Error{Op: "read the hub's token", Class: model.Usage, Err: err}
 	}
 	net, dns := c.ConnectionSettings, c.NetworkOptimization
-	names := source.DNS{Cache: dns.DNSCacheEnabled, TTL: dns.DNSCacheTTLSeconds.Duration(), PreferIPv4: dns.PreferIPv4}
+	names := source.DNS{Cache: dns.DNSCacheEnabled && dns.DNSCacheTTLSeconds > 0, TTL: dns.DNSCacheTTLSeconds.Duration(), PreferIPv4: dns.PreferIPv4}
 	if !dns.UseSystemResolver {
 		names.Servers = dns.CustomDNSServers
 	}
