@@ -153,7 +153,10 @@ func (d *daemon) work(ctx context.Context, socket net.Listener) error {
 	g.Go(func() error { return d.watchSpace(ctx) })
 	g.Go(func() error { return d.forget(ctx) })
 	g.Go(func() error { return d.rest(ctx) })
-	g.Go(func() error { return d.reloadOnSignal(ctx) })
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // before anybody is told that it may be sent
+	defer signal.Stop(hangups)
+	g.Go(func() error { return d.reloadOn(ctx, hangups) })
 	d.ready()
 
 	ended := make(chan error, 1)
@@ -254,11 +257,8 @@ func (d *daemon) rest(ctx context.Context) error {
 	}
 }
 
-// reloadOnSignal reads the settings again whenever SIGHUP asks for it.
-func (d *daemon) reloadOnSignal(ctx context.Context) error {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+// reloadOn reads the settings again whenever a signal asks for it.
+func (d *daemon) reloadOn(ctx context.Context, hangups <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():
