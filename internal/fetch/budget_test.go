@@ -102,6 +102,7 @@ func TestConnectionsAboveAJobsPartEndAfterTheirBlock(t *testing.T) {
 }
 
 func TestMoreJobsThanConnectionsTakeTurns(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		o := &origin{answer: 30 * time.Millisecond, perConn: steady(model.MiB)}
 		f := New(fixed(8, 2), o)
@@ -127,6 +128,7 @@ func TestMoreJobsThanConnectionsTakeTurns(t *testing.T) {
 }
 
 func TestNewSettingsActOnJobsThatRun(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		o := &origin{answer: 30 * time.Millisecond, perConn: steady(model.MiB)}
 		f := New(fixed(2, 0), o)
@@ -164,6 +166,7 @@ func TestNewSettingsActOnJobsThatRun(t *testing.T) {
 // However jobs come, go, fail and are reconfigured: the total holds except while it is being lowered,
 // nobody waits for ever, and each byte comes.
 func TestTheBudgetHoldsWhateverHappens(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		total := rapid.IntRange(1, 8).Draw(rt, "total")
 		type plan struct {

@@ -197,6 +197,7 @@ func TestASlowConnectionIsReplacedUnderALimit(t *testing.T) {
 // The limiter that the daemon uses, under the whole engine: over any 2 s the rate is within 5 %, over one
 // connection and many, for one job and several.
 func TestTheRateOfAllJobsIsTheLimit(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		limit             model.Bytes
 		connections, jobs int

@@ -14,6 +14,7 @@ import (
 // The source waits while a host or the network is away. That is not the connection's fault: it is neither
 // slow, nor silent, nor failing, also while others deliver.
 func TestWaitingLongForAnAnswerIsNoFailure(t *testing.T) {
+	t.Parallel()
 	for promise, waiting := range map[string]func(n int64) bool{
 		"for all connections":                      func(int64) bool { return true },
 		"for one, while others deliver":            func(n int64) bool { return n == 2 },
