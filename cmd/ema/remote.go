@@ -133,12 +133,12 @@ func classOfExit(code int) model.Class {
 
 // pullRemote has the daemon bring a model, and shows how that stands until it is here. Whoever stops watching does not
 // stop the download.
-func (a *app) pullRemote(ctx context.Context, client *api.Client, req pipeline.Request, f pullFlags) (err error) {
-	events, err := client.Events(ctx, api.Interest{Model: req.ID})
+func (a *app) pullRemote(ctx context.Context, client *api.Client, req pipeline.Request, f pullFlags) error {
+	events, err := client.Events(ctx, api.Interest{Model: req.ID}) // before it begins, so that nothing is missed
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, events.Close()) }()
+	defer events.Close() // nothing is lost by it
 	start := api.Manage{
 		Action: "start", Model: req.ID.String(), Revision: req.Revision, Include: req.Select.Include, Exclude: req.Select.Exclude,
 		Priority: f.priority, Connections: f.connections,
@@ -193,9 +193,16 @@ func (a *app) unwatched(id model.ID) error {
 func follow(ctx context.Context, client *api.Client, events *api.Events, id model.ID, d api.Download, show *remoteProgress) (api.Download, error) {
 	for !d.State().Final() {
 		e, err := events.Next()
+		if err != nil {
+			// Whoever is slow to read is cut off, which is no reason to give up while there is a daemon.
+			again, gone := client.Events(ctx, api.Interest{Model: id})
+			if gone != nil {
+				return d, err
+			}
+			defer again.Close() // nothing is lost by it
+			events, e = again, api.Event{DownloadID: d.ID, Change: &api.ChangeEvent{}}
+		}
 		switch {
-		case err != nil:
-			return d, err
 		case e.DownloadID != d.ID:
 		case e.Progress != nil:
 			show.moved(*e.Progress)
