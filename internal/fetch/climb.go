@@ -50,9 +50,9 @@ const (
 	collapse   = 0.7  // below this part of the rate before, lowSamples times: something broke
 	lowSamples = 3
 	nextTrial  = 2 // samples between two trials while they teach something
-	firstHold  = 4 // samples before the first trial: many downloads are over by then
-	firstCalm  = 12
-	longCalm   = 40
+	firstHold  = 8 // samples before the first trial: many downloads are over by then
+	firstCalm  = 30
+	longCalm   = 60
 )
 
 // startWith says how many connections to begin with. An origin that takes long to answer is far away,
