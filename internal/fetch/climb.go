@@ -51,8 +51,8 @@ const (
 	lowSamples = 3
 	nextTrial  = 2 // samples between two trials while they teach something
 	firstHold  = 8 // samples before the first trial: many downloads are over by then
-	firstCalm  = 30
-	longCalm   = 60
+	firstCalm  = 12
+	longCalm   = 40
 )
 
 // startWith says how many connections to begin with. An origin that takes long to answer is far away,
