@@ -17,7 +17,7 @@ import (
 
 // built is what the settings become.
 type built struct {
-	store, source, fetch, minFree any
+	store, source, fetch, minFree, queue, schedule, adapt, config any
 }
 
 func wire(t *testing.T, key, value string) built {
@@ -49,7 +49,14 @@ func wire(t *testing.T, key, value string) built {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return built{s, src, fetchSettings(e.Config, r.Facts), free}
+	plan, err := schedule(e.BandwidthManagement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return built{
+		s, src, fetchSettings(e.Config, r.Facts), free, queueSettings(e.Config, r.Facts), plan,
+		adapt(e.BandwidthManagement.AdaptiveLimiting), e.Config,
+	}
 }
 
 // field reads "Retry.Max" from a struct.
@@ -89,9 +96,39 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		},
 		"connection_settings.connection_pool_size": {
 			{"3", "source", "MaxIdleConns", 3},
+			{"3", "source", "MaxConns", 3},
 			{"3", "fetch", "Connections", 3},
+			{"3", "fetch", "Total", 3},
 		},
-		"connection_settings.connection_timeout_seconds": {{"2.5", "source", "ConnectTimeout", 2500 * time.Millisecond}},
+		"connection_settings.http2_bulk":             {{"true", "source", "HTTP2Bulk", true}},
+		"network_optimization.dns_cache_enabled":     {{"false", "source", "DNS.Cache", false}},
+		"network_optimization.dns_cache_ttl_seconds": {{"60", "source", "DNS.TTL", time.Minute}, {"0", "source", "DNS.Cache", false}},
+		"network_optimization.prefer_ipv4":           {{"true", "source", "DNS.PreferIPv4", true}},
+		// Servers count when the system's resolver is not to be used: TestDNSServersAreAskedWhenTheSystemsIsNot.
+		"network_optimization.use_system_resolver":    {{"true", "source", "DNS.Servers", []string(nil)}},
+		"network_optimization.custom_dns_servers":     {{"127.0.0.1", "source", "DNS.Servers", []string(nil)}},
+		"network_optimization.connection_reuse":       {{"false", "source", "NoKeepAlive", true}},
+		"network_optimization.persistent_connections": {{"false", "source", "NoPersistence", true}},
+
+		"bandwidth_management.global_limit_mbps":                                {{"5", "schedule", "Global", 5 * model.MiB}},
+		"bandwidth_management.per_download_limit_mbps":                          {{"5", "config", "BandwidthManagement.PerDownloadLimitMbps", config.MBps(5)}},
+		"bandwidth_management.adaptive_limiting.enabled":                        {{"true", "adapt", "Enabled", true}},
+		"bandwidth_management.adaptive_limiting.monitor_system_load":            {{"false", "adapt", "MonitorLoad", false}},
+		"bandwidth_management.adaptive_limiting.reduce_on_high_load":            {{"false", "adapt", "Reduce", false}},
+		"bandwidth_management.adaptive_limiting.load_threshold":                 {{"0.5", "adapt", "Threshold", 0.5}},
+		"downloads.max_concurrent_downloads":                                    {{"3", "queue", "Concurrent", 3}, {"0", "queue", "Concurrent", 4}},
+		"downloads.queue_size":                                                  {{"7", "queue", "Size", 7}},
+		"database.retention_days":                                               {{"7", "config", "Database.RetentionDays", config.Days(7)}},
+		"retry_optimization.adaptive_retries.enabled":                           {{"false", "fetch", "Retry.Adaptive.Enabled", false}},
+		"retry_optimization.adaptive_retries.success_rate_threshold":            {{"0.5", "fetch", "Retry.Adaptive.Threshold", 0.5}},
+		"retry_optimization.adaptive_retries.increase_retries_on_low_success":   {{"false", "fetch", "Retry.Adaptive.Increase", false}},
+		"retry_optimization.adaptive_retries.decrease_retries_on_high_success":  {{"false", "fetch", "Retry.Adaptive.Decrease", false}},
+		"chunk_optimization.network_based_chunking.enabled":                     {{"false", "fetch", "Chunk.Network.Enabled", false}},
+		"chunk_optimization.network_based_chunking.slow_network_threshold_mbps": {{"3", "fetch", "Chunk.Network.Slow", 3 * model.MiB}},
+		"chunk_optimization.network_based_chunking.fast_network_threshold_mbps": {{"300", "fetch", "Chunk.Network.Fast", 300 * model.MiB}},
+		"chunk_optimization.network_based_chunking.slow_network_chunk_mb":       {{"1", "fetch", "Chunk.Network.SlowChunk", 1 * model.MiB}},
+		"chunk_optimization.network_based_chunking.fast_network_chunk_mb":       {{"64", "fetch", "Chunk.Network.FastChunk", 64 * model.MiB}},
+		"connection_settings.connection_timeout_seconds":                        {{"2.5", "source", "ConnectTimeout", 2500 * time.Millisecond}},
 		"connection_settings.read_timeout_seconds": {
 			{"7", "source", "ReadTimeout", 7 * time.Second},
 			{"7", "fetch", "ReadTimeout", 7 * time.Second},
@@ -151,6 +188,14 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 				got = field(b.fetch, a.field)
 			case "free":
 				got = b.minFree
+			case "queue":
+				got = field(b.queue, a.field)
+			case "schedule":
+				got = field(b.schedule, a.field)
+			case "adapt":
+				got = field(b.adapt, a.field)
+			case "config": // read where it is used: serve.go, running.go
+				got = field(b.config, a.field)
 			default:
 				continue
 			}
@@ -244,6 +289,45 @@ func TestConnectionsAreLoweredToWhatOpenFilesAllow(t *testing.T) {
 		}
 		if warned := len(e.Warnings) > 0; warned != (want != [2]int{256, 4096}) {
 			t.Errorf("%d open files: warnings %v", open, e.Warnings)
+		}
+	}
+}
+
+func TestDNSServersAreAskedWhenTheSystemsIsNot(t *testing.T) {
+	e, err := config.Load(config.Request{Flags: []config.Setting{
+		{Key: "network_optimization.use_system_resolver", Value: "false"}, {Key: "network_optimization.custom_dns_servers", Value: "192.0.2.1"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := sourceSettings(e.Config, func(string) string { return "" }, os.ReadFile)
+	if err != nil || !slices.Equal(s.DNS.Servers, []string{"192.0.2.1"}) {
+		t.Errorf("servers %v, %v", s.DNS.Servers, err)
+	}
+}
+
+func TestWindowsOfTheDayArriveAtTheThrottle(t *testing.T) {
+	var c config.BandwidthManagement
+	c.TimeBasedLimits = map[string]config.Window{
+		"office":    {Start: "08:00", End: "18:30", Days: []string{"mon", "fri"}, Timezone: "Europe/Berlin", LimitMbps: 3},
+		"off_hours": {LimitMbps: 9},
+	}
+	plan, err := schedule(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[time.Time]model.Bytes{
+		time.Date(2026, 11, 23, 7, 59, 59, 0, berlin): 9 * model.MiB, // a Monday
+		time.Date(2026, 11, 23, 8, 0, 0, 0, berlin):   3 * model.MiB,
+		time.Date(2026, 11, 23, 18, 30, 0, 0, berlin): 9 * model.MiB,
+		time.Date(2026, 11, 24, 12, 0, 0, 0, berlin):  9 * model.MiB,
+	} {
+		if got, _, _ := plan.At(at); got != want {
+			t.Errorf("at %v the limit is %v, want %v", at, got, want)
 		}
 	}
 }

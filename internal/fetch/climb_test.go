@@ -4,8 +4,6 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
-
-	"pgregory.net/rapid"
 )
 
 // settle lets a climber run against an origin that delivers rate(n) to n connections.
@@ -82,37 +80,42 @@ func visit(c *climber, h *host, seconds float64) (mean float64, usual int) {
 	return mean, usual
 }
 
-// Within 30 s the climber has settled where the origin does not break down, and delivers mostly at least nine
+// Within 30 s the climber has settled where the origin does not break down, and delivers at least nine
 // tenths of what the best fixed number would; also after the origin has become worse, or better again.
-// Of ten thousand such origins a few get a little less for a while, when noise hides what one connection
-// more would bring: at least 80 %.
+// Noise may hide for a while what one connection more would bring: of a thousand origins that happens to
+// a few.
 func TestAnOriginThatBreaksDownAboveSomeConnectionsIsNotOverrun(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		most := rapid.SampledFrom([]int{8, 12, 16, 24}).Draw(t, "most")
-		h := &host{
-			k:     rapid.IntRange(1, most).Draw(t, "k"),
-			per:   10e6,
-			link:  1e12,
-			noise: rapid.Float64Range(0, 0.05).Draw(t, "noise"),
-			rand:  rand.New(rand.NewPCG(1, rapid.Uint64().Draw(t, "seed"))),
-		}
-		worse := rapid.Float64Range(0.05, 0.5).Draw(t, "broken down to")
+	const origins = 1000
+	missed := 0
+	for seed := range uint64(origins) {
+		draw := rand.New(rand.NewPCG(2, seed))
+		most := []int{8, 12, 16, 24}[draw.IntN(4)]
+		h := &host{k: 1 + draw.IntN(most), per: 10e6, link: 1e12, noise: 0.05 * draw.Float64(), rand: draw}
+		worse := 0.05 + 0.45*draw.Float64()
 		h.low = worse * h.best(h.k)
-		c := newClimber(most, rapid.SampledFrom([]int{min(few, most), most}).Draw(t, "start"))
+		c := newClimber(most, []int{min(few, most), most}[draw.IntN(2)])
 		settled := func(when string) {
 			visit(c, h, 30)
 			mean, usual := visit(c, h, 60)
-			if best := h.best(most); usual > h.k || mean < 0.8*best {
-				t.Fatalf("%s: mostly %d connections at %.1f MB/s; up to %d are fine, and bring %.1f", when, usual, mean/1e6, h.k, best/1e6)
+			best := h.best(most)
+			if usual > h.k {
+				t.Errorf("%d, %s: mostly %d connections, although more than %d are too many", seed, when, usual, h.k)
+			}
+			if mean < 0.9*best {
+				missed++
+				t.Logf("%d, %s: mostly %d connections at %.1f MB/s; up to %d are fine, and bring %.1f", seed, when, usual, mean/1e6, h.k, best/1e6)
 			}
 		}
 		settled("at first")
-		h.k = rapid.IntRange(1, h.k).Draw(t, "worse k")
+		h.k = 1 + draw.IntN(h.k)
 		h.low = min(h.low, worse*h.best(h.k))
 		settled("worse")
-		h.k = rapid.IntRange(h.k, most).Draw(t, "better k")
+		h.k += draw.IntN(most - h.k + 1)
 		settled("better")
-	})
+	}
+	if missed > origins/200 {
+		t.Errorf("%d of %d origins got less than nine tenths", missed, origins)
+	}
 }
 
 // Where each connection is capped and nothing breaks down, all are used, and trials cost next to nothing.
