@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"sync"
 	"time"
@@ -194,9 +195,16 @@ func (d *daemon) retried(dl model.Download, err error, wait time.Duration) {
 	d.log.Debug("retry", "model", dl.Model.Public(), "download", dl.ID, "class", model.ClassOf(err).String(), "error", err.Error(), "wait", wait)
 }
 
-// hostWaits tells that requests to a host begin to wait, for whichever downloads they are.
+// hostWaits tells that requests to a host begin to wait, for whichever downloads they are: all that run show it.
 func (d *daemon) hostWaits(host string, err error, wait time.Duration) {
 	d.bus.Tell(event.Event{Kind: event.KindRetry, Data: event.Retry{Host: host, Class: model.ClassOf(err), Error: err.Error(), Wait: wait}})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.running {
+		if !r.over() {
+			r.show.progress.Note.Store(fmt.Sprintf("waiting for %s: %v", host, err))
+		}
+	}
 }
 
 // follow gives a running download the part of the bandwidth that it is to have now.
