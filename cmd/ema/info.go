@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"ema/internal/api"
 	"ema/internal/model"
 	"ema/internal/store"
 )
@@ -27,10 +31,19 @@ func infoCommand(a *app) *cobra.Command {
 				return err
 			}
 			found, err := here(cmd.Context(), s, "info", args)
-			if err != nil {
+			id, _, wrong := model.ParseRef(args[0])
+			if wrong != nil {
 				return err
 			}
+			download := a.downloadOf(cmd.Context(), id)
+			if err != nil && (download == nil || model.ClassOf(err) != model.NotFound) {
+				return err
+			}
+			if err != nil { // nothing is here, but it is on its way
+				found = []kept{{Model: store.Model{ID: id}}}
+			}
 			answer := describe(s, found[0])
+			answer.Download = download
 			return a.result(answer, answer.print)
 		},
 	}
@@ -41,6 +54,7 @@ type description struct {
 	Model       string              `json:"model"`
 	Size        model.Bytes         `json:"size"`        // of all contents, each once
 	Interrupted model.Bytes         `json:"interrupted"` // of files that a pull has begun
+	Download    *api.Download       `json:"download,omitempty"`
 	Revisions   []revisionDescribed `json:"revisions"`
 }
 
@@ -63,6 +77,43 @@ type fileDescribed struct {
 	Size   model.Bytes `json:"size"`
 	State  store.State `json:"state"`
 	Digest string      `json:"digest,omitempty"`
+}
+
+// downloadOf is the download of a model that the daemon has not ended; nil when there is none, or no daemon.
+func (a *app) downloadOf(ctx context.Context, id model.ID) *api.Download {
+	client, found, err := a.remote(ctx)
+	if err != nil || !found {
+		return nil
+	}
+	d, err := client.Progress(ctx, id, "")
+	if err != nil || d.State().Final() {
+		return nil
+	}
+	return &d
+}
+
+// downloading says how a download stands, and what it had to try again.
+func downloading(d api.Download) string {
+	text := fmt.Sprintf("%s, %.0f %%", d.State(), d.ProgressPercent)
+	if d.SpeedMBps > 0 {
+		text += fmt.Sprintf(" at %.1f MiB/s over %d connections", d.SpeedMBps, d.Connections)
+	}
+	if d.RetryCount > 0 {
+		text += fmt.Sprintf("; %d attempts without progress", d.RetryCount)
+	}
+	if len(d.RetriesByClass) > 0 {
+		var parts []string
+		for _, class := range slices.Sorted(maps.Keys(d.RetriesByClass)) {
+			parts = append(parts, fmt.Sprintf("%d %s", d.RetriesByClass[class], strings.ReplaceAll(class, "_", " ")))
+		}
+		text += "; repeated: " + strings.Join(parts, ", ")
+	}
+	for _, why := range []string{d.Reason, d.Note} {
+		if why != "" {
+			text += "; " + why
+		}
+	}
+	return text
 }
 
 func describe(s *store.Store, k kept) description {
@@ -94,7 +145,9 @@ func (d description) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "model\t%s\n", d.Model)
 	fmt.Fprintf(t, "size\t%s\n", d.Size)
-	if d.Interrupted > 0 {
+	if d.Download != nil {
+		fmt.Fprintf(t, "download\t%s\n", downloading(*d.Download))
+	} else if d.Interrupted > 0 {
 		fmt.Fprintf(t, "begun\t%s of files that are not complete; go on with: ema pull %s\n", d.Interrupted, shellWord(d.Model))
 	}
 	if len(d.Revisions) == 0 {

@@ -150,6 +150,14 @@ func (r *running) figures() api.Figures {
 	if left, known := v.eta(); known && v.moves() {
 		f.ETA = left
 	}
+	for class := range r.show.progress.ByClass {
+		if n := r.show.progress.ByClass[class].Load(); n > 0 {
+			if f.Retries == nil {
+				f.Retries = map[string]int64{}
+			}
+			f.Retries[model.Class(class).String()] = n
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.Result = r.result

@@ -29,20 +29,22 @@ type Download struct {
 	Priority string `json:"priority"`            // low, normal, high or critical
 	Position int    `json:"queue_position,omitempty"`
 
-	ProgressPercent float64    `json:"progress_percent"` // rounded down to a tenth: 100 means all
-	DownloadedMB    float64    `json:"downloaded_mb"`
-	TotalMB         float64    `json:"total_mb"`
-	DownloadedBytes int64      `json:"downloaded_bytes"`
-	TotalBytes      int64      `json:"total_bytes"` // 0 until it is known
-	SpeedMBps       float64    `json:"speed_mbps"`
-	ETASeconds      *float64   `json:"eta_seconds"` // null while it is unknown
-	Connections     int        `json:"connections"`
-	Files           int        `json:"files_total"`
-	FilesDone       int        `json:"files_done"`
-	LimitMBps       float64    `json:"bandwidth_limit_mbps"` // of its own; 0 is none
-	RetryCount      int        `json:"retry_count"`
-	MaxRetries      int        `json:"max_retries"`
-	NextTry         *time.Time `json:"next_try,omitempty"`
+	ProgressPercent float64  `json:"progress_percent"` // rounded down to a tenth: 100 means all
+	DownloadedMB    float64  `json:"downloaded_mb"`
+	TotalMB         float64  `json:"total_mb"`
+	DownloadedBytes int64    `json:"downloaded_bytes"`
+	TotalBytes      int64    `json:"total_bytes"` // 0 until it is known
+	SpeedMBps       float64  `json:"speed_mbps"`
+	ETASeconds      *float64 `json:"eta_seconds"` // null while it is unknown
+	Connections     int      `json:"connections"`
+	Files           int      `json:"files_total"`
+	FilesDone       int      `json:"files_done"`
+	LimitMBps       float64  `json:"bandwidth_limit_mbps"` // of its own; 0 is none
+	RetryCount      int      `json:"retry_count"`
+	// RetriesByClass are the attempts inside this run that failed and were repeated, by what had failed.
+	RetriesByClass map[string]int64 `json:"retries_by_class,omitempty"`
+	MaxRetries     int              `json:"max_retries"`
+	NextTry        *time.Time       `json:"next_try,omitempty"`
 
 	ErrorMessage string `json:"error_message"`         // the sentence of its failure, or of the failure that it waits for
 	ErrorClass   string `json:"error_class,omitempty"` // by the name of its model.Class
@@ -94,6 +96,7 @@ type Figures struct {
 	Files       int
 	FilesDone   int
 	Note        string
+	Retries     map[string]int64 // by the name of their class; nil when there were none
 	Result      *Result
 }
 
@@ -125,6 +128,7 @@ func describe(d model.Download, f *Figures, position int) Download {
 	}
 	if f != nil && running(d.State) {
 		w.Stage, w.Connections, w.SpeedMBps, w.Note = f.Stage, f.Connections, f.Rate/float64(model.MiB), f.Note
+		w.RetriesByClass = f.Retries
 		w.ETASeconds = seconds(f.ETA)
 		if f.Total > 0 {
 			done, total = f.Done, f.Total
