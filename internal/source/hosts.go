@@ -63,6 +63,7 @@ type host struct {
 	probing  bool         // one request is on its way, and all others wait for what comes of it
 	changed  chan struct{}
 	recent   outcomes
+	quotas   [2]quota // of requests for metadata, and for the bytes of models
 	rtt      time.Duration
 }
 
@@ -124,6 +125,7 @@ func (h *host) idle() bool {
 type pass struct {
 	host  *host
 	begun time.Time
+	quota *quota // that it counts against until its answer comes; nil then
 	probe bool // it is the one request that may go
 	away  bool // and goes to find out whether the host is back
 }
@@ -143,14 +145,22 @@ type refusal struct {
 
 // ask returns a pass, or why there is none now, or why there is none at all. Who has somewhere else
 // to go does not wait for a host that is unreachable.
-func (h *host) ask(elsewhere bool) (*pass, *hold, *refusal) {
+func (h *host) ask(bulk, elsewhere bool) (*pass, *hold, *refusal) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.now()
 	left := h.next.Sub(now)
+	q := &h.quotas[0]
+	if bulk {
+		q = &h.quotas[1]
+	}
 	switch {
 	case h.standing == reachable:
-		return &pass{host: h, begun: now}, nil, nil
+		if wait := q.spent(now); wait > 0 {
+			return nil, &hold{h.changed, min(wait, lookAgain)}, nil
+		}
+		q.asked++
+		return &pass{host: h, begun: now, quota: q}, nil, nil
 	case h.standing == unreachable && (h.probing || left > 0) && (elsewhere || !h.probing && !h.awaited(now)):
 		return nil, nil, &refusal{class: h.why.Class, err: h.why.Err}
 	case h.probing:
@@ -164,7 +174,8 @@ func (h *host) ask(elsewhere bool) (*pass, *hold, *refusal) {
 	if h.standing == unreachable {
 		h.next = now.Add(probeEvery)
 	}
-	return &pass{host: h, begun: now, probe: true, away: h.standing == unreachable}, nil, nil
+	q.asked++
+	return &pass{host: h, begun: now, quota: q, probe: true, away: h.standing == unreachable}, nil, nil
 }
 
 // clock is a time of the day, for people.
@@ -220,6 +231,7 @@ func (p *pass) answered(res *http.Response) {
 	h.mu.Lock()
 	now := h.now()
 	h.met, h.answered = true, now
+	p.counted(res.Header, now)
 	var told *model.Error
 	switch {
 	case asked > 0:
@@ -250,6 +262,7 @@ func (p *pass) failed(why *model.Error, connected bool) (again bool) {
 	h.mu.Lock()
 	h.recent.add(false)
 	now := h.now()
+	p.counted(nil, now)
 	switch {
 	case h.answered.After(p.begun), connected && why.Class != model.Timeout, why.Class == model.Other:
 		// Others get through, or it refuses us in its own way: it is there.
@@ -289,8 +302,25 @@ func (p *pass) failed(why *model.Error, connected bool) (again bool) {
 func (p *pass) unused() {
 	p.host.mu.Lock()
 	defer p.host.mu.Unlock()
+	p.counted(nil, p.host.now())
 	if p.probe {
 		p.host.settle(p)
+	}
+}
+
+// counted ends the request's part in its quota: an answer says how much is left of that, and without one
+// the host may not have seen the request. The host's lock is held.
+func (p *pass) counted(answer http.Header, now time.Time) {
+	q := p.quota
+	if q == nil {
+		return
+	}
+	p.quota = nil
+	waited := q.spent(now) > 0
+	q.asked--
+	q.heard(answer, now)
+	if waited && q.spent(now) == 0 {
+		p.host.settle(&pass{}) // who waited may look again
 	}
 }
 

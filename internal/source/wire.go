@@ -247,7 +247,7 @@ func (w *wire) turn(ctx context.Context, h *host, q request, u *url.URL) (*pass,
 		if err != nil {
 			return nil, nil, fail(model.Cancelled, err, 0)
 		}
-		p, hold, no := h.ask(q.away)
+		p, hold, no := h.ask(q.by == http.RoundTripper(w.bulk), q.away)
 		if p != nil {
 			return p, release, nil
 		}

@@ -1,0 +1,62 @@
+package source
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+// A quota is how many more requests of one kind a host takes before it begins to refuse, as the
+// RateLimit header of its answers says. Whoever heeds it is never refused.
+type quota struct {
+	left  int64     // beyond those that it has counted
+	until time.Time // when it begins anew; past: nothing is known
+	asked int64     // requests that are on their way, which left does not count yet
+}
+
+// spent is how long no further request should go; 0 = one may.
+func (q *quota) spent(now time.Time) time.Duration {
+	if wait := q.until.Sub(now); q.left <= q.asked && wait > 0 && wait <= maxHold {
+		return wait
+	}
+	return 0
+}
+
+// heard takes what an answer says. Answers overtake each other: within one window the smallest figure
+// is the newest.
+func (q *quota) heard(h http.Header, now time.Time) {
+	left, reset, ok := rateLimit(strings.Join(h.Values("RateLimit"), ","))
+	if !ok {
+		return
+	}
+	until := now.Add(reset)
+	if gap := until.Sub(q.until); gap > 2*time.Second || left < q.left {
+		q.left = left
+	}
+	q.until = until
+}
+
+// rateLimit reads the tightest quota of a RateLimit header: how many requests are left, and for how
+// long. One second is added, as the hub's own client does: it is given in whole seconds.
+func rateLimit(h string) (least int64, reset time.Duration, ok bool) {
+	for one := range strings.SplitSeq(h, ",") {
+		left, seconds := int64(-1), int64(-1)
+		for param := range strings.SplitSeq(one, ";") {
+			key, value, _ := strings.Cut(strings.TrimSpace(param), "=")
+			n, err := decimal(value)
+			if err != nil || value == "" {
+				continue
+			}
+			switch key {
+			case "r":
+				left = n
+			case "t":
+				seconds = n
+			}
+		}
+		if left >= 0 && seconds >= 0 && (!ok || left < least) {
+			least, reset, ok = left, min(clampAfter(seconds)+time.Second, maxAfter), true
+		}
+	}
+	return least, reset, ok
+}
