@@ -126,8 +126,8 @@ type pass struct {
 	host  *host
 	begun time.Time
 	quota *quota // that it counts against until its answer comes; nil then
-	probe bool // it is the one request that may go
-	away  bool // and goes to find out whether the host is back
+	probe bool   // it is the one request that may go
+	away  bool   // and goes to find out whether the host is back
 }
 
 // A hold says why no request may go to a host now.

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -14,20 +15,23 @@ import (
 // A host that says how many requests it still takes never has to refuse one: at the end of what it takes,
 // all wait until it begins anew.
 func TestNobodyAsksForMoreThanAHostSaysItTakes(t *testing.T) {
-	const callers, each, quota, window = 8, 25, 20, time.Minute
+	const callers, files, quota, window = 8, 200, 20, time.Minute
+	var parts []demohub.Part
+	for i := range files {
+		parts = append(parts, demohub.File(fmt.Sprintf("%03d.bin", i), 10))
+	}
 	onStage(t, Settings{MaxConnsPerHost: callers}, func(t *testing.T, s *stage) {
-		m, err := s.source.Resolve(t.Context(), demo, "main")
+		m, err := s.source.Resolve(t.Context(), model.ID{Scheme: model.Hub, Name: "acme/many"}, "main")
 		if err != nil {
 			t.Fatal(err)
 		}
 		var done sync.WaitGroup
 		for i := range callers {
 			done.Go(func() {
-				for k := range each {
-					seg := model.Segment{Start: int64(i*each + k), End: int64(i*each+k) + 1}
-					body, err := s.source.Open(t.Context(), m, m.Files[0], seg)
+				for k := i; k < files; k += callers {
+					body, err := s.source.Open(t.Context(), m, m.Files[k], model.Segment{End: 10})
 					if err != nil {
-						t.Errorf("open %v: %v", seg, err)
+						t.Errorf("open %s: %v", m.Files[k].Path, err)
 						return
 					}
 					body.Close()
@@ -38,7 +42,7 @@ func TestNobodyAsksForMoreThanAHostSaysItTakes(t *testing.T) {
 		if stats := s.hub.Stats(); stats.Limited != 0 {
 			t.Errorf("%d requests were refused", stats.Limited)
 		}
-	}, demohub.ResolveQuota(quota, window))
+	}, demohub.Repo("acme/many", parts...), demohub.ResolveQuota(quota, window))
 }
 
 func TestAQuotaHoldsBackWhatWouldBeRefused(t *testing.T) {
