@@ -36,27 +36,12 @@ func (q *quota) heard(h http.Header, now time.Time) {
 	q.until = until
 }
 
-// rateLimit reads the tightest quota of a RateLimit header: how many requests are left, and for how
-// long. One second is added, as the hub's own client does: it is given in whole seconds.
+// rateLimit is the tightest quota of a RateLimit header.
 func rateLimit(h string) (least int64, reset time.Duration, ok bool) {
-	for one := range strings.SplitSeq(h, ",") {
-		left, seconds := int64(-1), int64(-1)
-		for param := range strings.SplitSeq(one, ";") {
-			key, value, _ := strings.Cut(strings.TrimSpace(param), "=")
-			n, err := decimal(value)
-			if err != nil || value == "" {
-				continue
-			}
-			switch key {
-			case "r":
-				left = n
-			case "t":
-				seconds = n
-			}
+	eachQuota(h, func(left int64, r time.Duration) {
+		if !ok || left < least {
+			least, reset, ok = left, r, true
 		}
-		if left >= 0 && seconds >= 0 && (!ok || left < least) {
-			least, reset, ok = left, min(clampAfter(seconds)+time.Second, maxAfter), true
-		}
-	}
+	})
 	return least, reset, ok
 }

@@ -25,10 +25,19 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// rateLimitReset is the longest reset among the exhausted quotas of a RateLimit header. One second
-// is added, as the hub's own client does: the reset is given in whole seconds.
-func rateLimitReset(h string) time.Duration {
-	var longest time.Duration
+// rateLimitReset is the longest reset among the exhausted quotas of a RateLimit header.
+func rateLimitReset(h string) (longest time.Duration) {
+	eachQuota(h, func(left int64, reset time.Duration) {
+		if left == 0 {
+			longest = max(longest, reset)
+		}
+	})
+	return longest
+}
+
+// eachQuota reads a RateLimit header: how many requests are left, and for how long. One second is added,
+// as the hub's own client does: it is given in whole seconds.
+func eachQuota(h string, visit func(left int64, reset time.Duration)) {
 	for quota := range strings.SplitSeq(h, ",") {
 		left, reset := int64(-1), int64(-1)
 		for param := range strings.SplitSeq(quota, ";") {
@@ -44,11 +53,10 @@ func rateLimitReset(h string) time.Duration {
 				reset = n
 			}
 		}
-		if left == 0 && reset >= 0 {
-			longest = max(longest, clampAfter(reset)+time.Second)
+		if left >= 0 && reset >= 0 {
+			visit(left, min(clampAfter(reset)+time.Second, maxAfter))
 		}
 	}
-	return min(longest, maxAfter)
 }
 
 func clampAfter(seconds int64) time.Duration {
