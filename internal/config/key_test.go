@@ -12,7 +12,7 @@ import (
 func TestKeysThatDoNotActYetAreListedWhenSomebodySetsThem(t *testing.T) {
 	e := mustLoad(t, "ema.yaml", "optimization_profile: high_throughput\nrate_limit: {burst: 5}\nstore: {durability: process, async_writes: true}\nlog: {level: info}\n"+
 		"retry_optimization: {max_retries: 3, adaptive_retries: {enabled: false}, error_specific_delays: {rate_limit: 9}}\nchunk_optimization: {adaptive_chunking: {enabled: false}}")
-	if got, want := e.Inactive(), []string{"store.async_writes", "retry_optimization.adaptive_retries.enabled", "rate_limit.burst"}; !slices.Equal(got, want) {
+	if got, want := e.Inactive(), []string{"store.async_writes", "rate_limit.burst"}; !slices.Equal(got, want) {
 		t.Errorf("inactive %v, want %v", got, want)
 	}
 }
@@ -95,7 +95,7 @@ func TestEveryKeyIsComplete(t *testing.T) {
 			t.Errorf("%s is not active", path)
 		}
 	}
-	if names["active:rate_limit.burst"] || names["active:retry_optimization.adaptive_retries.enabled"] {
+	if names["active:rate_limit.burst"] || names["active:websocket.batch_size"] {
 		t.Error("a key counts as active and is not")
 	}
 }

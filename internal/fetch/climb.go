@@ -50,7 +50,7 @@ const (
 	collapse   = 0.7  // below this part of the rate before, lowSamples times: something broke
 	lowSamples = 3
 	nextTrial  = 2 // samples between two trials while they teach something
-	firstHold  = 8 // samples before the first trial: many downloads are over by then
+	firstHold  = 4 // samples before the first trial: many downloads are over by then
 	firstCalm  = 12
 	longCalm   = 40
 )
