@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
 	"sync"
 	"time"
 
@@ -49,7 +47,9 @@ func (d *daemon) bring(ctx context.Context, dl model.Download, report queue.Repo
 		ID: dl.Model, Revision: dl.Revision, Select: pipeline.Selection{Include: dl.Include, Exclude: dl.Exclude},
 		Limit: r.share, Connections: dl.Connections,
 		Resolved: report.Resolved,
-		Retried:  func(err error, wait time.Duration) { d.retried(dl, err, wait) },
+		Retried: func(host string, class model.Class, err error, wait time.Duration) {
+			d.retried(dl, event.Retry{Host: host, Class: class, Error: err.Error(), Wait: wait})
+		},
 	}
 	watching, stop := context.WithCancel(ctx)
 	var watched sync.WaitGroup
@@ -196,11 +196,9 @@ func (d *daemon) figures(id string) *api.Figures {
 }
 
 // retried tells of an attempt that failed and will be repeated.
-func (d *daemon) retried(dl model.Download, err error, wait time.Duration) {
-	d.bus.Tell(event.Event{Kind: event.KindRetry, Download: dl.ID, Model: dl.Model, Data: event.Retry{
-		Host: hostOf(err), Class: model.ClassOf(err), Error: err.Error(), Wait: wait,
-	}})
-	d.log.Debug("retry", "model", dl.Model.Public(), "download", dl.ID, "class", model.ClassOf(err).String(), "error", err.Error(), "wait", wait)
+func (d *daemon) retried(dl model.Download, r event.Retry) {
+	d.bus.Tell(event.Event{Kind: event.KindRetry, Download: dl.ID, Model: dl.Model, Data: r})
+	d.log.Debug("retry", "model", dl.Model.Public(), "download", dl.ID, "class", r.Class.String(), "error", r.Error, "wait", r.Wait)
 }
 
 // hostWaits tells that requests to a host begin to wait, for whichever downloads they are: all that run show it.
@@ -238,17 +236,4 @@ func smaller(a, b model.Bytes) model.Bytes {
 		return b
 	}
 	return a
-}
-
-// hostOf is the host that an error is about.
-func hostOf(err error) string {
-	e, ok := errors.AsType[*model.Error](err)
-	if !ok {
-		return ""
-	}
-	u, failed := url.Parse(e.URL)
-	if failed != nil {
-		return ""
-	}
-	return u.Host
 }

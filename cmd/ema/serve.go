@@ -25,6 +25,7 @@ import (
 	"ema/internal/ledger"
 	"ema/internal/model"
 	"ema/internal/queue"
+	"ema/internal/store"
 	"ema/internal/throttle"
 )
 
@@ -92,6 +93,8 @@ func (a *app) serve(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Writer.Close()) }()
+	// Another tool, or a second download of ours with other patterns, may be fetching the same blob.
+	l.Writer.Patient(func(o store.Owner) { l.log.Info("waiting for a blob", "of", o.String()) })
 	state := l.Store.StateDir()
 	socket, err := api.Listen(state) // before anything slow: a command that finds it waits until it is answered
 	if err != nil {
@@ -201,8 +204,8 @@ func (d *daemon) ready() {
 			waiting++
 		}
 	}
-	store := d.line.Store
-	fmt.Fprintf(d.app.stderr, "ema: serving the store %s at %s: %s queued, %d paused\n", store.Path(), api.Socket(store.StateDir()), count(waiting, "download", "downloads"), paused)
+	kept := d.line.Store
+	fmt.Fprintf(d.app.stderr, "ema: serving the store %s at %s: %s queued, %d paused\n", kept.Path(), api.Socket(kept.StateDir()), count(waiting, "download", "downloads"), paused)
 	if err := d.app.notify("READY=1"); err != nil {
 		d.log.Warn("service manager", "error", err.Error())
 	}

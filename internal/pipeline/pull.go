@@ -27,7 +27,7 @@ type Request struct {
 	// Resolved is told once what the revision means and how much it is; nil when nobody asks.
 	Resolved func(commit string, size model.Bytes)
 	// Retried is told of each attempt that failed and will be repeated; nil when nobody asks.
-	Retried func(err error, wait time.Duration)
+	Retried func(host string, class model.Class, err error, wait time.Duration)
 }
 
 // limiter is what bytes wait for.
@@ -417,7 +417,7 @@ func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing 
 	pub := newPublisher(w)
 	job := fetch.Job{
 		Manifest: r.manifest, Files: missing, Progress: &p.Progress,
-		Connections: r.Connections,
+		Connections: r.Connections, Retried: r.Retried,
 		Open: func(ctx context.Context, f model.File) (fetch.Sink, error) {
 			if bad := mend[f.Path]; bad != nil {
 				return w.Mend(ctx, r.ID, f, bad)
@@ -458,9 +458,6 @@ func (l *Line) fetch(ctx context.Context, w *store.Writer, r *resolved, missing 
 	}
 	if r.Limit != nil {
 		job.Limit = r.Limit
-	}
-	if r.Retried != nil {
-		job.Retried = func(_ string, _ model.Class, err error, wait time.Duration) { r.Retried(err, wait) }
 	}
 	return pub.during(ctx, func(ctx context.Context) error { return l.Fetcher.Fetch(ctx, job) })
 }

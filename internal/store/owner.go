@@ -122,6 +122,10 @@ func (w *Writer) introduce(command string) error {
 	return w.tag()
 }
 
+// Patient makes the Writer wait for blobs that somebody else fetches, also when it would not wait to own the
+// store; told is called once for each. Call it before the Writer is used.
+func (w *Writer) Patient(told func(Owner)) { w.waiting = told }
+
 // tag marks the folder as a cache, so that backup tools skip it (reference/hub-protocol, 16.5).
 func (w *Writer) tag() error {
 	const text = "Signature: 8a477f597d28d172789f06886806bc55\n" +
