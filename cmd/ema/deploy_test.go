@@ -53,6 +53,9 @@ func TestTheUnitStartsWhatThisProgramIs(t *testing.T) {
 func TestSystemdUnderstandsTheUnit(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("there is no systemd-analyze on this machine; .ci/run installs it")
+		}
 		t.Skip("there is no systemd-analyze on this machine")
 	}
 	self, err := os.Executable()

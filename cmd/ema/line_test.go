@@ -331,3 +331,11 @@ func TestWindowsOfTheDayArriveAtTheThrottle(t *testing.T) {
 		}
 	}
 }
+
+func TestPrioritiesShareTheBandwidthAsDocumented(t *testing.T) {
+	for p, want := range map[model.Priority]int{model.LowPriority: 1, model.NormalPriority: 2, model.HighPriority: 4, model.CriticalPriority: 8} {
+		if got := weight(p); got != want {
+			t.Errorf("%v weighs %d, want %d", p, got, want)
+		}
+	}
+}
