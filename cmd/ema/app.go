@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -228,4 +229,24 @@ func (a *app) logger(log config.Log, level slog.Level) (*slog.Logger, func() err
 // note prints what the user should know about a model that is here all the same.
 func (a *app) note(id model.ID, text string) {
 	fmt.Fprintf(a.stderr, "ema: note: %s: %s\n", id.Public(), text)
+}
+
+// eachOf does one thing after the other. One that fails does not keep the others, unless ctx has ended; all failures are
+// printed, and the first one decides the exit code.
+func eachOf[T any](ctx context.Context, a *app, all []T, do func(T) error) error {
+	var failed error
+	for _, one := range all {
+		err := do(one)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil || len(all) == 1:
+			return err
+		case failed == nil:
+			failed = &reportedError{err}
+			fallthrough
+		default:
+			a.report(err, false)
+		}
+	}
+	return failed
 }

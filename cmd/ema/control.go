@@ -109,24 +109,13 @@ func (a *app) control(ctx context.Context, action string, requests []api.Manage)
 	if err != nil {
 		return err
 	}
-	var failed error
-	for _, m := range requests {
+	return eachOf(ctx, a, requests, func(m api.Manage) error {
 		done, err := client.Manage(ctx, m)
-		if err == nil {
-			err = a.result(done, func(w io.Writer) error { return printControlled(w, action, done) })
-		}
-		switch {
-		case err == nil:
-		case ctx.Err() != nil || len(requests) == 1:
+		if err != nil {
 			return err
-		case failed == nil:
-			failed = &reportedError{err}
-			fallthrough
-		default:
-			a.report(err, false)
 		}
-	}
-	return failed
+		return a.result(done, func(w io.Writer) error { return printControlled(w, action, done) })
+	})
 }
 
 // printControlled is a line about each download that was concerned.

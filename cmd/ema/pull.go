@@ -79,23 +79,7 @@ func (a *app) pull(ctx context.Context, args []string, f pullFlags) error {
 	if f.client, err = a.worker(ctx, f); err != nil {
 		return err
 	}
-	var failed error
-	for _, req := range requests {
-		err := a.pullOne(ctx, req, f)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return err
-		case len(requests) == 1:
-			return err
-		case failed == nil:
-			failed = &reportedError{err}
-			fallthrough
-		default:
-			a.report(err, false)
-		}
-	}
-	return failed
+	return eachOf(ctx, a, requests, func(req pipeline.Request) error { return a.pullOne(ctx, req, f) })
 }
 
 // worker finds the daemon that is to do the work, if there is one. What needs no change of the store, or only what is here,
