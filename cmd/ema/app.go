@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,7 @@ type app struct {
 	logLevel   string // --log-level
 	json       bool   // --json: results and errors as JSON on stdout
 	quiet      bool   // --quiet: no progress
+	cpus       int    // threads that may run at once; 0 = as many as Go allows itself
 
 	args        []string // the command line, without the program's name
 	connections string   // --connections of a command that fetches; empty = as configured
@@ -87,7 +89,7 @@ func (a *app) load(file string) (*config.Effective, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := machine()
+	facts, err := a.machine()
 	if err != nil {
 		return nil, err
 	}
@@ -162,14 +164,27 @@ func (a *app) ambientSettings() ([]config.Setting, error) {
 	return all, nil
 }
 
-// machine is what automatic settings depend on. GOMAXPROCS knows the limits of a container.
-func machine() (config.Facts, error) {
+// processors is how many threads may run at once, which Go bounds by the limits of a container.
+func (a *app) processors() int { return cmp.Or(a.cpus, runtime.GOMAXPROCS(0)) }
+
+// spareThreads lets two more threads run Go code than there are processors, unless GOMAXPROCS says otherwise. A thread
+// that waits for the disk counts as running until Go notices, 20 us to 10 ms later: with direct writes a processor was
+// idle meanwhile, and a pull of 2 GiB took 6 % longer.
+func (a *app) spareThreads() {
+	a.cpus = runtime.GOMAXPROCS(0)
+	if a.getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(a.cpus + 2)
+	}
+}
+
+// machine is what automatic settings depend on.
+func (a *app) machine() (config.Facts, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return config.Facts{}, fmt.Errorf("read the size of the memory: %w", err)
 	}
 	memory := uint64(info.Totalram) * uint64(info.Unit) //nolint:unconvert // narrower on other architectures
-	return config.Facts{CPUs: runtime.GOMAXPROCS(0), Memory: model.Bytes(memory)}, nil
+	return config.Facts{CPUs: a.processors(), Memory: model.Bytes(memory)}, nil
 }
 
 // result prints what a command found: v as one JSON document with --json, else what text writes.

@@ -23,7 +23,7 @@ func (l *line) limited(ctx context.Context, own model.Bytes, p *pipeline.Progres
 	keeper := throttle.NewKeeper(limiter, func(model.Bytes, string) {})
 	keeper.Configure(plan, adapt(set.AdaptiveLimiting))
 	share = limiter.Share(1, smaller(own, set.PerDownloadLimitMbps.PerSecond()))
-	machine := host.New("")
+	machine := host.New("", l.Parallel)
 	ctx, cancel := context.WithCancel(ctx)
 	var kept sync.WaitGroup
 	kept.Go(func() {

@@ -57,7 +57,7 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 	if err != nil {
 		return nil, err
 	}
-	facts, err := machine()
+	facts, err := a.machine()
 	if err != nil {
 		return nil, err
 	}

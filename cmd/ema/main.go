@@ -19,6 +19,7 @@ import (
 
 func main() {
 	a := newApp()
+	a.spareThreads()
 	os.Exit(run(a, rootCommand(a), os.Args[1:]))
 }
 

@@ -24,7 +24,7 @@ func (d *daemon) reload(context.Context) (api.Reloaded, error) {
 	if err != nil {
 		return api.Reloaded{}, err
 	}
-	facts, err := machine()
+	facts, err := d.app.machine()
 	if err != nil {
 		return api.Reloaded{}, err
 	}

@@ -111,13 +111,13 @@ func (a *app) serve(ctx context.Context) (err error) {
 	}
 
 	d := &daemon{
-		app: a, line: l, ledger: kept, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New(""),
+		app: a, line: l, ledger: kept, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New("", a.processors()),
 		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1),
 	}
 	tell := d.hostWaits
 	l.waits.Store(&tell)
 	d.keeper = throttle.NewKeeper(d.limiter, d.limitChanged)
-	facts, err := machine()
+	facts, err := a.machine()
 	if err != nil {
 		return errors.Join(err, socket.Close())
 	}

@@ -46,6 +46,7 @@ const (
 	mostLooks  = 3    // but not more often,
 	noisyLooks = 6    // or not more often than this where rates waver
 	noisy      = 0.08 // by so much
+	share      = 0.8  // fewer cost their whole share: each connection is capped, and the number that is tried does not matter
 	better     = 1.12 // fewer connections that bring so much more: there were too many
 	collapse   = 0.7  // below this part of the rate before, lowSamples times: something broke
 	lowSamples = 3
@@ -214,6 +215,9 @@ func (c *climber) judge(rate float64) {
 		return
 	case c.down && follows > limit:
 		c.under, c.n, c.step = c.n, was, 0
+		if follows > share && c.noise <= noisy {
+			c.under, c.calm = was-1, longCalm // no trial of fewer would tell more, and each costs what it takes away
+		}
 		return
 	case !c.down:
 		c.under, c.step = was, 2*(c.n-was)

@@ -6,6 +6,7 @@ package host
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,19 +21,18 @@ import (
 // A Host is a machine, seen through its files. It is safe for concurrent use.
 type Host struct {
 	root string
+	cpus int
 }
 
-// New makes the host whose proc and sys lie below root; empty = "/". It reads nothing yet.
-func New(root string) *Host {
-	if root == "" {
-		root = "/"
-	}
-	return &Host{root}
+// New makes the host whose proc and sys lie below root; empty = "/". cpus is how many threads may run at
+// once; 0 = as many as Go allows itself. It reads nothing yet.
+func New(root string, cpus int) *Host {
+	return &Host{cmp.Or(root, "/"), cmp.Or(cpus, runtime.GOMAXPROCS(0))}
 }
 
 // CPUs is how many threads may run at once: the cores that this process may use, which Go bounds by
 // the quota of its cgroup.
-func (h *Host) CPUs() int { return runtime.GOMAXPROCS(0) }
+func (h *Host) CPUs() int { return h.cpus }
 
 // errMalformed is wrapped when a file of the kernel is not as it should be.
 var errMalformed = errors.New("the kernel's file is not of the expected form")

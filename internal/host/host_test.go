@@ -24,7 +24,7 @@ func machine(t testing.TB, files map[string]string) *Host {
 			t.Fatal(err)
 		}
 	}
-	return New(root)
+	return New(root, 0)
 }
 
 const (
@@ -71,7 +71,7 @@ func TestPressure(t *testing.T) {
 		},
 		"is the load where nothing else is known": {
 			map[string]string{"proc/loadavg": "1e9 0.5 0.5 1/100 4242\n"},
-			Pressure{1 - float64(New("").CPUs())/1e9, 0, 0, "load"},
+			Pressure{1 - float64(New("", 0).CPUs())/1e9, 0, 0, "load"},
 			"cpu",
 		},
 		"is none while everything runs": {
@@ -148,7 +148,7 @@ func TestMemory(t *testing.T) {
 }
 
 func TestThisMachine(t *testing.T) {
-	h := New("")
+	h := New("", 0)
 	p, err := h.Pressure()
 	if worst, _ := p.Worst(); err != nil || worst < 0 || worst > 1 || p.Source == "" {
 		t.Errorf("pressure %+v, %v", p, err)
