@@ -154,6 +154,7 @@ func (d *daemon) work(ctx context.Context, socket net.Listener) error {
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })
+	g.Go(func() error { return d.sizeQueue(ctx) })
 	g.Go(func() error { return d.forget(ctx) })
 	g.Go(func() error { return d.rest(ctx) })
 	hangups := make(chan os.Signal, 1)
