@@ -43,6 +43,9 @@ func serveCommand(a *app) *cobra.Command {
 	}
 }
 
+// serving is how the daemon is called where others wait for it.
+const serving = "ema serve"
+
 // stopping is how long everything that runs may take to end, once the daemon is told to stop. Whatever still hangs
 // then - a disk, mostly - is left behind: the store is such that a process may end at any time.
 const stopping = 4500 * time.Millisecond
@@ -78,7 +81,7 @@ func (a *app) serve(ctx context.Context) (err error) {
 		return err
 	}
 	a.effective = e
-	l, err := a.line("ema serve", false, nil)
+	l, err := a.line(serving, false, nil)
 	if err != nil {
 		return err
 	}
@@ -88,7 +91,7 @@ func (a *app) serve(ctx context.Context) (err error) {
 	}
 
 	// Who owns the store may change it, and replace the socket that a killed daemon left.
-	l.Writer, err = l.Store.Own(ctx, "ema serve", nil)
+	l.Writer, err = l.Store.Own(ctx, serving, nil)
 	if err != nil {
 		return err
 	}
