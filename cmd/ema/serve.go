@@ -43,8 +43,8 @@ func serveCommand(a *app) *cobra.Command {
 	}
 }
 
-// serving is how the daemon is called where others wait for it.
-const serving = "ema serve"
+// daemonCommand is how the daemon is called where others wait for it.
+const daemonCommand = "ema serve"
 
 // stopping is how long everything that runs may take to end, once the daemon is told to stop. Whatever still hangs
 // then - a disk, mostly - is left behind: the store is such that a process may end at any time.
@@ -81,7 +81,7 @@ func (a *app) serve(ctx context.Context) (err error) {
 		return err
 	}
 	a.effective = e
-	l, err := a.line(serving, false, nil)
+	l, err := a.line(daemonCommand, false, nil)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (a *app) serve(ctx context.Context) (err error) {
 	}
 
 	// Who owns the store may change it, and replace the socket that a killed daemon left.
-	l.Writer, err = l.Store.Own(ctx, serving, nil)
+	l.Writer, err = l.Store.Own(ctx, daemonCommand, nil)
 	if err != nil {
 		return err
 	}
