@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/config"
 	"ema/internal/model"
 	"ema/internal/pipeline"
@@ -30,7 +30,7 @@ type pullFlags struct {
 	limit            float64 // MiB per second; 0 is none
 	detach           bool
 
-	client *api.Client // of the daemon that does the work; nil when it is done here
+	client *client.Client // of the daemon that does the work; nil when it is done here
 }
 
 func pullCommand(a *app) *cobra.Command {
@@ -84,7 +84,7 @@ func (a *app) pull(ctx context.Context, args []string, f pullFlags) error {
 
 // worker finds the daemon that is to do the work, if there is one. What needs no change of the store, or only what is here,
 // is done in this process.
-func (a *app) worker(ctx context.Context, f pullFlags) (*api.Client, error) {
+func (a *app) worker(ctx context.Context, f pullFlags) (*client.Client, error) {
 	switch {
 	case f.detach && (f.dryRun || f.offline || f.to != ""):
 		return nil, &model.Error{Op: "pull", Class: model.Usage, Err: errors.New("--detach returns before there is a result, so it goes with none of --dry-run, --offline and --to")}
@@ -93,8 +93,8 @@ func (a *app) worker(ctx context.Context, f pullFlags) (*api.Client, error) {
 	case f.dryRun || f.offline:
 		return nil, nil
 	}
-	client, _, err := a.remote(ctx)
-	return client, err
+	c, _, err := a.remote(ctx)
+	return c, err
 }
 
 // requests reads the whole command line before anything is done, so that a typing error costs nothing.
