@@ -62,6 +62,7 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 		return nil, err
 	}
 	reached.Offline = offline || source.OfflineFromEnv(a.getenv)
+	reached.Steadfast = command == daemonCommand
 	l := &line{settings: e, reached: reached, getenv: a.getenv}
 	reached.Tell = l.hostWaits
 	sources, err := newReach(reached)
@@ -107,7 +108,7 @@ func (l *line) configure(e *config.Effective, facts config.Facts) error {
 	if err != nil {
 		return err
 	}
-	reached.Offline = l.Offline
+	reached.Offline, reached.Steadfast = l.Offline, l.Command == daemonCommand
 	if !reflect.DeepEqual(reached, l.reached) {
 		told := reached
 		told.Tell = l.hostWaits

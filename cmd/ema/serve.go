@@ -44,6 +44,9 @@ func serveCommand(a *app) *cobra.Command {
 	}
 }
 
+// daemonCommand is how the daemon is called where others wait for it.
+const daemonCommand = "ema serve"
+
 // stopping is how long everything that runs may take to end, once the daemon is told to stop. Whatever still hangs
 // then - a disk, mostly - is left behind: the store is such that a process may end at any time.
 const stopping = 4500 * time.Millisecond
@@ -79,7 +82,7 @@ func (a *app) serve(ctx context.Context) (err error) {
 		return err
 	}
 	a.effective = e
-	l, err := a.line("ema serve", false, nil)
+	l, err := a.line(daemonCommand, false, nil)
 	if err != nil {
 		return err
 	}
@@ -89,7 +92,7 @@ func (a *app) serve(ctx context.Context) (err error) {
 	}
 
 	// Who owns the store may change it, and replace the socket that a killed daemon left.
-	l.Writer, err = l.Store.Own(ctx, "ema serve", nil)
+	l.Writer, err = l.Store.Own(ctx, daemonCommand, nil)
 	if err != nil {
 		return err
 	}
@@ -155,6 +158,7 @@ func (d *daemon) work(ctx context.Context, socket net.Listener) error {
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })
+	g.Go(func() error { return d.sizeQueue(ctx) })
 	g.Go(func() error { return d.forget(ctx) })
 	g.Go(func() error { return d.rest(ctx) })
 	hangups := make(chan os.Signal, 1)

@@ -39,7 +39,8 @@ func (d *daemon) watchSpace(ctx context.Context) error {
 			d.log.Warn("free space", "error", err.Error())
 			continue
 		}
-		if free-d.line.LeaveFree()-d.line.Reserved() > max(short.Size-short.Done, 0) {
+		promised := d.line.Reserved() + promisedBefore(d.queue.List(), short.ID)
+		if free-d.line.LeaveFree()-promised > max(short.Size-short.Done, 0) {
 			d.log.Info("there is room again", "free", free.String())
 			d.queue.SpaceBack()
 			wait = min(2*wait, spaceLate)

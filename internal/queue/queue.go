@@ -168,6 +168,46 @@ func (q *Queue) SpaceBack() {
 	q.wake()
 }
 
+// Sized says how much a download will be, and how much of that is here, before its turn. A download that does not wait any
+// more, or whose size is known, stays as it is.
+func (q *Queue) Sized(ctx context.Context, id string, size, here model.Bytes) (model.Download, error) {
+	return q.amend(ctx, id, func(d *model.Download) {
+		if d.Size == 0 {
+			d.Size, d.Done = size, here
+		}
+	})
+}
+
+// Short pauses a download that waits, since the space that it needs is not there: why says so. SpaceBack queues it again.
+// A download that does not wait any more stays as it is.
+func (q *Queue) Short(ctx context.Context, id string, why error) error {
+	_, err := q.amend(ctx, id, func(d *model.Download) {
+		d.State, d.Pause, d.Reason, d.Class = model.Paused, model.BySpace, why.Error(), model.DiskFull.String()
+	})
+	return err
+}
+
+// amend changes a download if it is queued.
+func (q *Queue) amend(ctx context.Context, id string, edit func(*model.Download)) (model.Download, error) {
+	q.mu.Lock()
+	e := q.byID[id]
+	q.mu.Unlock()
+	if e == nil {
+		return model.Download{}, errMoot
+	}
+	if err := e.take(ctx); err != nil {
+		return model.Download{}, err
+	}
+	defer e.give()
+	return q.change(ctx, e, func(d *model.Download) error {
+		if e.gone || d.State != model.Queued {
+			return errMoot
+		}
+		edit(d)
+		return nil
+	})
+}
+
 // List is all unfinished downloads: first those that run, then those that would run next, in that
 // order, then those that wait for their next try, then those that are paused.
 func (q *Queue) List() []model.Download {

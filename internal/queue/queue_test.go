@@ -322,6 +322,38 @@ func TestWhatIsHereAlreadyCompletesAtOnce(t *testing.T) {
 	})
 }
 
+func TestWhatWaitsIsSizedAndToldOfAShortage(t *testing.T) {
+	inBubble(t, "before its turn", func(t *testing.T) {
+		b := start(t, queue.Settings{Concurrent: 1})
+		running, waiting := b.add("a", 0), b.add("b", 0)
+		b.job("a")
+		if d, err := b.q.Sized(t.Context(), waiting.ID, 100, 30); err != nil || d.Size != 100 || d.Done != 30 || b.stored(waiting.ID).Size != 100 {
+			t.Errorf("sized: %+v, %v", d, err)
+		}
+		if d, err := b.q.Sized(t.Context(), waiting.ID, 7, 7); err != nil || d.Size != 100 {
+			t.Errorf("what is known was replaced: %+v, %v", d, err)
+		}
+		if _, err := b.q.Sized(t.Context(), running.ID, 100, 0); err == nil {
+			t.Error("one that runs was sized from outside")
+		}
+		if err := b.q.Short(t.Context(), running.ID, io.ErrShortWrite); err == nil {
+			t.Error("one that runs was paused from outside")
+		}
+		if err := b.q.Short(t.Context(), waiting.ID, errors.New("1 GiB too few")); err != nil {
+			t.Fatal(err)
+		}
+		if d := b.stored(waiting.ID); d.State != model.Paused || d.Pause != model.BySpace || d.Reason != "1 GiB too few" || d.Class != model.DiskFull.String() {
+			t.Errorf("short: %+v", d)
+		}
+		b.q.SpaceBack()
+		b.end("a", nil)
+		b.job("b")
+		if err := b.q.Short(t.Context(), "nobody", io.EOF); err == nil {
+			t.Error("one that does not exist was paused")
+		}
+	})
+}
+
 func TestTheSameIsAddedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, queue.Settings{Concurrent: 1})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/bits"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -38,6 +39,7 @@ const (
 // it, so that what one has learnt holds for all: when a host wants no requests, and that it is gone.
 type hosts struct {
 	patience time.Duration // how long a host that has answered before is waited for
+	also     bool          // and one that has not, while our own network is down
 	perHost  int           // bulk requests at once, 0 = any number
 	tell     func(host string, err error, wait time.Duration)
 	lost     func() // called when a host is gone: connections to it are worth nothing
@@ -79,7 +81,7 @@ const (
 
 func newHosts(s Settings, lost func()) *hosts {
 	return &hosts{
-		patience: s.Patience, perHost: s.MaxConnsPerHost, tell: s.Tell, lost: lost,
+		patience: s.Patience, also: s.Steadfast, perHost: s.MaxConnsPerHost, tell: s.Tell, lost: lost,
 		now: awake, by: make(map[string]*host),
 	}
 }
@@ -184,7 +186,16 @@ func clock(in time.Duration) string { return time.Now().Add(in).Format(time.Time
 // awaited reports whether it makes sense to wait for a host that is unreachable. One that has never
 // answered may be a mistake in writing.
 func (h *host) awaited(now time.Time) bool {
-	return h.met && now.Sub(h.away) < h.patience
+	return (h.met || h.also && ownNetworkDown(h.why)) && now.Sub(h.away) < h.patience
+}
+
+// ownNetworkDown reports whether err says that we reach nobody, rather than that one host is not there:
+// that no name server answered, or that there is no way out of this machine.
+func ownNetworkDown(err error) bool {
+	if e, ok := errors.AsType[*net.DNSError](err); ok {
+		return !e.IsNotFound
+	}
+	return errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.ENETDOWN)
 }
 
 // wait ends when a request may have become possible.

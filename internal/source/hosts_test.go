@@ -357,6 +357,40 @@ func TestAHostThatNeverAnsweredFailsFast(t *testing.T) {
 	})
 }
 
+func TestADaemonWaitsForItsOwnNetworkAndForNoMistake(t *testing.T) {
+	noServer := &net.OpError{Op: "dial", Err: &net.DNSError{Err: "connection refused", Name: "hub.test", IsTemporary: true}}
+	noRoute := &net.OpError{Op: "dial", Err: syscall.ENETUNREACH}
+	noName := &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "hub.test", IsNotFound: true}}
+	for name, c := range map[string]struct {
+		err       error
+		steadfast bool
+		waits     bool
+	}{
+		"no name server answers": {noServer, true, true},
+		"there is no route":      {noRoute, true, true},
+		"there is no such name":  {noName, true, false},
+		"the host refuses":       {errRefused, true, false},
+		"a person waits":         {noServer, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onStage(t, Settings{Steadfast: c.steadfast}, func(t *testing.T, s *stage) {
+				s.fails(c.err)
+				back := make(chan time.Duration, 1)
+				go func() {
+					<-time.After(5 * time.Minute)
+					s.fails(nil)
+					back <- s.now()
+				}()
+				_, err := s.source.Resolve(t.Context(), demo, "")
+				took := s.now()
+				if was := <-back; c.waits && (err != nil || took < was || took-was > 10*time.Second) || !c.waits && (err == nil || took > time.Second) {
+					t.Errorf("ended after %v with %v, while the network was back after %v", took, err, was)
+				}
+			})
+		})
+	}
+}
+
 func TestAStorageHostThatIsGoneIsWaitedForThroughTheHub(t *testing.T) {
 	onStage(t, Settings{}, func(t *testing.T, s *stage) {
 		m := resolved(t, s.source, demo, "")

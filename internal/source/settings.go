@@ -61,6 +61,10 @@ type Settings struct {
 	// Patience is how long a host is waited for that has answered before and cannot be reached now;
 	// then its requests fail. 0 = 15 min, negative = it is not waited for.
 	Patience time.Duration
+	// Steadfast waits in the same way for hosts that have never answered, while it is this machine's own network that
+	// is down: no name server answers, or there is no route. A daemon that starts before its network wants that; a
+	// person at a terminal wants to hear of it.
+	Steadfast bool
 	// Tell is called when a host begins to be waited for: it has a limit (err is of class RateLimited),
 	// or cannot be reached; wait is how long at most, 0 = requests fail instead. nil = nobody is told.
 	// It may be called by several goroutines at once and must not block.
