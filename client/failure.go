@@ -40,6 +40,8 @@ const (
 	Malformed     Code = "MALFORMED_REQUEST"
 	Invalid       Code = "VALIDATION_FAILED"
 	ModelNotFound Code = "MODEL_NOT_FOUND"
+	Unauthorized  Code = "UNAUTHORIZED" // no key, or one that is not known
+	RateLimited   Code = "RATE_LIMITED"
 	NoEndpoint    Code = "ENDPOINT_NOT_FOUND"
 	WrongMethod   Code = "METHOD_NOT_ALLOWED"
 	WrongState    Code = "WRONG_STATE"
@@ -61,7 +63,9 @@ type Error struct {
 	State     string   // WrongState: the state that the download is in
 	Allowed   []string // WrongState: what it allows
 	After     time.Duration
-	Short     int64 // NoSpace: how many bytes are missing; 0 when nobody knows
+	Short     int64        // NoSpace: how many bytes are missing; 0 when nobody knows
+	Freeable  int64        // NoSpace: how many bytes could be freed; 0 when nobody knows
+	Fields    []FieldError // Invalid: all of them; nil when the sentence says it all
 	RequestID string
 	Status    int // of HTTP; 0 when the error came in another way
 }
@@ -101,12 +105,21 @@ type Problem struct {
 
 // Details are what programs may want to know of a Problem.
 type Details struct {
-	Class             string   `json:"class"`
-	Model             string   `json:"model_id,omitempty"`
-	State             string   `json:"state,omitempty"`           // of WRONG_STATE: the state that the download is in
-	Allowed           []string `json:"allowed_actions,omitempty"` // of WRONG_STATE: what it allows
-	RetryAfterSeconds float64  `json:"retry_after_seconds,omitempty"`
-	ShortBytes        int64    `json:"short_bytes,omitempty"` // of NO_SPACE; absent when nobody knows
+	Class             string       `json:"class"`
+	Model             string       `json:"model_id,omitempty"`
+	State             string       `json:"state,omitempty"`           // of WRONG_STATE: the state that the download is in
+	Allowed           []string     `json:"allowed_actions,omitempty"` // of WRONG_STATE: what it allows
+	RetryAfterSeconds float64      `json:"retry_after_seconds,omitempty"`
+	ShortBytes        int64        `json:"short_bytes,omitempty"`    // of NO_SPACE; absent when nobody knows
+	FreeableBytes     int64        `json:"freeable_bytes,omitempty"` // the same
+	Fields            []FieldError `json:"fields,omitempty"`         // of VALIDATION_FAILED
+}
+
+// A FieldError is one field of a request that can't be.
+type FieldError struct {
+	Path    string `json:"path"` // in the request, e.g. bandwidth_limit_mbps, or query.page
+	Message string `json:"message"`
+	Value   any    `json:"value,omitempty"` // as it was given; absent when it is long or secret
 }
 
 // classOf is the class of an answer that names none: it is not ours, but of something in between.
@@ -136,6 +149,7 @@ func (c *Client) errorOf(res *http.Response) error {
 	return &Error{
 		Code: e.Code, Message: e.Message, Class: classNamed(e.Details.Class), Model: e.Details.Model,
 		State: e.Details.State, Allowed: e.Details.Allowed, Short: e.Details.ShortBytes,
+		Freeable: e.Details.FreeableBytes, Fields: e.Details.Fields,
 		After:     time.Duration(e.Details.RetryAfterSeconds * float64(time.Second)),
 		RequestID: e.RequestID, Status: res.StatusCode,
 	}

@@ -73,6 +73,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	answer.Error.Details = details{
 		Class: e.Class.String(), Model: e.Model, State: e.State, Allowed: e.Allowed,
 		RetryAfterSeconds: e.After.Seconds(), ShortBytes: e.Short,
+		FreeableBytes: e.Freeable, Fields: e.Fields,
 	}
 	s.answer(w, e.Status, answer)
 }
