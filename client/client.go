@@ -147,7 +147,13 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Version asks what the daemon is.
 func (c *Client) Version(ctx context.Context) (v Version, err error) {
-	return v, c.call(ctx, http.MethodGet, "/admin/version", nil, &v)
+	if err := c.call(ctx, http.MethodGet, "/admin/version", nil, &v); err != nil {
+		return Version{}, err
+	}
+	if v.Version == "" { // whatever answers there, it is no ema
+		return Version{}, &Error{Message: c.said("without a version"), Class: ClassUsage, Status: http.StatusOK}
+	}
+	return v, nil
 }
 
 // Reload makes the daemon read its settings again.
@@ -206,6 +212,67 @@ func (c *Client) Run(ctx context.Context, command Command, stdout, stderr io.Wri
 			return 0, err
 		}
 	}
+}
+
+// Statuses asks how all models stand.
+func (c *Client) Statuses(ctx context.Context) (s Statuses, err error) {
+	return s, c.call(ctx, http.MethodGet, "/models/status/detailed", nil, &s)
+}
+
+// Status asks how one model stands. One of which nobody ever heard is an *Error of ModelNotFound.
+func (c *Client) Status(ctx context.Context, model string) (s ModelStatus, err error) {
+	return s, c.call(ctx, http.MethodGet, "/models/status/detailed/"+url.PathEscape(model), nil, &s)
+}
+
+// Storage asks how the folders of the models stand.
+func (c *Client) Storage(ctx context.Context) (s Storage, err error) {
+	return s, c.call(ctx, http.MethodGet, "/models/storage", nil, &s)
+}
+
+// DeleteModel removes a model with all of its revisions. One that is being downloaded is an *Error of WrongState.
+func (c *Client) DeleteModel(ctx context.Context, model string) (d Deleted, err error) {
+	return d, c.call(ctx, http.MethodDelete, "/models/"+url.PathEscape(model), nil, &d)
+}
+
+// ConfigCurrent asks for the settings that hold.
+func (c *Client) ConfigCurrent(ctx context.Context) (s Settings, err error) {
+	return s, c.call(ctx, http.MethodGet, "/config/current", nil, &s)
+}
+
+// ConfigUpdate changes some settings: a part of a configuration file, as an object of objects. When one of them is wrong,
+// nothing changes, and the *Error of Invalid has all mistakes in its Fields.
+func (c *Client) ConfigUpdate(ctx context.Context, part map[string]any) (r Reloaded, err error) {
+	return r, c.call(ctx, http.MethodPut, "/config/update", part, &r)
+}
+
+// ConfigValidate has settings judged as ConfigUpdate would judge them, and changes nothing. Mistakes are no error.
+func (c *Client) ConfigValidate(ctx context.Context, part map[string]any) (v Validated, err error) {
+	return v, c.call(ctx, http.MethodPost, "/config/validate", part, &v)
+}
+
+// ConfigSchema asks for the JSON Schema of a configuration file.
+func (c *Client) ConfigSchema(ctx context.Context) (schema json.RawMessage, err error) {
+	return schema, c.call(ctx, http.MethodGet, "/config/schema", nil, &schema)
+}
+
+// AdminHealth asks how the daemon and its parts are.
+func (c *Client) AdminHealth(ctx context.Context) (h AdminHealth, err error) {
+	return h, c.call(ctx, http.MethodGet, "/admin/health", nil, &h)
+}
+
+// PartHealth asks how one part of the daemon is, by one of the Part constants.
+func (c *Client) PartHealth(ctx context.Context, part string) (h PartHealth, err error) {
+	return h, c.call(ctx, http.MethodGet, "/admin/health/"+url.PathEscape(part), nil, &h)
+}
+
+// Resources asks what the daemon takes and what its machine has.
+func (c *Client) Resources(ctx context.Context) (r Resources, err error) {
+	return r, c.call(ctx, http.MethodGet, "/admin/resources", nil, &r)
+}
+
+// Audit asks for a page of who has changed what; the first page is 1, and it has at most limit <= 100.
+func (c *Client) Audit(ctx context.Context, page, limit int) (a Audit, err error) {
+	return a, c.call(ctx, http.MethodGet, fmt.Sprintf("/admin/audit?page=%d&limit=%d", page, limit), nil, &a)
 }
 
 // call asks and reads one JSON object.

@@ -3,7 +3,6 @@ package client
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -157,12 +156,13 @@ func (c *Client) errorOf(res *http.Response) error {
 
 // stranger is the Error about an answer that a daemon would not give: something in between, or in its place, has given it.
 func (c *Client) stranger(res *http.Response, how string) error {
-	at := ""
-	if c.where != "" {
-		at = " at " + c.where
+	return &Error{Message: c.said(how), Class: classOf(res.StatusCode), Status: res.StatusCode, RequestID: res.Header.Get("X-Request-Id")}
+}
+
+// said is the sentence about an answer that a daemon would not give.
+func (c *Client) said(how string) string {
+	if c.where == "" {
+		return "the daemon answers " + how + "; is something else behind that address?"
 	}
-	return &Error{
-		Message: fmt.Sprintf("the daemon%s answers %s; is something else behind that address?", at, how),
-		Class:   classOf(res.StatusCode), Status: res.StatusCode, RequestID: res.Header.Get("X-Request-Id"),
-	}
+	return "the daemon at " + c.where + " answers " + how + "; is something else behind that address?"
 }

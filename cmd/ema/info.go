@@ -81,7 +81,7 @@ type fileDescribed struct {
 
 // downloadOf is the download of a model that the daemon has not ended; nil when there is none, or no daemon.
 func (a *app) downloadOf(ctx context.Context, id model.ID) *client.Download {
-	c, found, err := a.remote(ctx)
+	c, found, err := a.owner(ctx)
 	if err != nil || !found {
 		return nil
 	}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -19,8 +21,35 @@ import (
 	"ema/internal/store"
 )
 
-// remote finds the daemon that owns the store of the settings. Within the daemon itself there is none to be found.
+// remote finds the daemon that is to do the work: the one that --server or EMA_SERVER names, or the owner of the store.
 func (a *app) remote(ctx context.Context) (*client.Client, bool, error) {
+	server := a.named()
+	if server == "" {
+		return a.owner(ctx)
+	}
+	c, err := client.New(server, client.Options{Key: a.getenv("EMA_API_KEY")})
+	if err != nil {
+		return nil, false, err
+	}
+	if _, err := c.Version(ctx); err != nil {
+		if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusUnauthorized {
+			err = &model.Error{Op: "ask the daemon", Class: model.Auth, URL: server, Err: e, Hint: "put a key of it into EMA_API_KEY"}
+		}
+		return nil, false, err
+	}
+	return c, true, nil
+}
+
+// named is the URL of the daemon that somebody has named; empty when nobody has. The daemon itself asks no other one.
+func (a *app) named() string {
+	if a.within != nil {
+		return ""
+	}
+	return cmp.Or(a.server, a.getenv("EMA_SERVER"))
+}
+
+// owner finds the daemon that owns the store of the settings. Within the daemon itself there is none to be found.
+func (a *app) owner(ctx context.Context) (*client.Client, bool, error) {
 	if a.within != nil {
 		return nil, false, nil
 	}
@@ -168,7 +197,11 @@ func (a *app) pullRemote(ctx context.Context, c *client.Client, req pipeline.Req
 		if ctx.Err() != nil {
 			return a.unwatched(req.ID)
 		}
-		return fmt.Errorf("pull %s: %w; the download goes on when the daemon is started again with: %s", req.ID.Public(), err, a.serveLine())
+		again := "is started again with: " + a.serveLine()
+		if server := a.named(); server != "" {
+			again = "at " + model.Redact(server) + " is there again"
+		}
+		return fmt.Errorf("pull %s: %w; the download goes on when the daemon %s", req.ID.Public(), err, again)
 	}
 	return a.arrived(ctx, show, req, d)
 }

@@ -43,6 +43,8 @@ const (
 	Malformed     = client.Malformed
 	Invalid       = client.Invalid
 	ModelNotFound = client.ModelNotFound
+	Unauthorized  = client.Unauthorized
+	RateLimited   = client.RateLimited
 	NoEndpoint    = client.NoEndpoint
 	WrongMethod   = client.WrongMethod
 	WrongState    = client.WrongState
