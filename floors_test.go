@@ -69,15 +69,33 @@ func TestRoomsImportOnlyFloorsBelow(t *testing.T) {
 	}
 }
 
+// Other programs use the client too. Of the house it may know the words only.
+func TestTheClientImportsNothingOfTheHouseButTheWords(t *testing.T) {
+	files, err := filepath.Glob("client/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("looked at %d files: %v", len(files), err)
+	}
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		for _, imported := range importsOf(t, path) {
+			if strings.HasPrefix(imported, "ema/") && imported != "ema/internal/model" {
+				t.Errorf("%s: the client may not import %s", path, imported)
+			}
+		}
+	}
+}
+
 func TestDriversStayBehindTheirWalls(t *testing.T) {
 	seen := 0
-	for _, top := range []string{"internal", "cmd"} {
+	for _, top := range []string{"internal", "cmd", "client"} {
 		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err
 			}
 			seen++
-			room := "cmd"
+			room := top
 			if top == "internal" {
 				room = strings.Split(filepath.ToSlash(path), "/")[1]
 			}

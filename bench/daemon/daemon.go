@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/demohub"
 )
 
@@ -55,7 +55,7 @@ func origin(ctx context.Context, opts ...demohub.Option) (hub *demohub.Hub, url 
 
 // A daemon is a running "ema serve".
 type daemon struct {
-	*api.Client
+	*client.Client
 	cmd    *exec.Cmd
 	config string
 	log    bytes.Buffer
@@ -75,13 +75,13 @@ func (b bench) serve(ctx context.Context, store, url, settings string) (*daemon,
 	if err := d.cmd.Start(); err != nil {
 		return nil, 0, err
 	}
-	d.Client = api.NewClient(state)
+	d.Client = client.Local(state)
 	for {
 		_, err := d.Version(ctx)
 		if err == nil {
 			return d, time.Since(begun), nil
 		}
-		if time.Since(begun) > 20*time.Second || !errors.Is(err, api.ErrNoDaemon) {
+		if time.Since(begun) > 20*time.Second || !errors.Is(err, client.ErrNoDaemon) {
 			return nil, 0, errors.Join(fmt.Errorf("the daemon does not answer: %w\n%s", err, d.log.String()), d.cmd.Process.Kill(), d.cmd.Wait())
 		}
 		if err := pause(ctx, 2*time.Millisecond); err != nil {
@@ -109,7 +109,7 @@ func (d *daemon) stop() (time.Duration, error) {
 
 // start asks the daemon for a model.
 func (d *daemon) start(ctx context.Context, model, priority string) error {
-	_, err := d.Manage(ctx, api.Manage{Action: "start", Model: model, Priority: priority})
+	_, err := d.Manage(ctx, client.Manage{Action: "start", Model: model, Priority: priority})
 	return err
 }
 

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/demohub"
 	"ema/internal/model"
 )
@@ -95,7 +95,7 @@ func (d *daemon) order(ctx context.Context) ([]string, error) {
 	return names(active), nil
 }
 
-func names(a api.Active) (all []string) {
+func names(a client.Active) (all []string) {
 	for _, d := range a.Downloads {
 		all = append(all, d.Model)
 	}

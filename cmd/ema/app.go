@@ -34,6 +34,7 @@ type app struct {
 	configFile string // --config
 	storeDir   string // --store
 	endpoint   string // --endpoint
+	server     string // --server: another daemon than that of the store; empty = EMA_SERVER, if any
 	logLevel   string // --log-level
 	json       bool   // --json: results and errors as JSON on stdout
 	quiet      bool   // --quiet: no progress

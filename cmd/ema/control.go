@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/model"
 )
 
@@ -41,7 +41,7 @@ func (a *app) controlCommand(action, short, more string) *cobra.Command {
 			return someModels(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			requests := []api.Manage{{Action: action, All: true}}
+			requests := []client.Manage{{Action: action, All: true}}
 			if !all {
 				var err error
 				if requests, err = controlRequests(action, "", args); err != nil {
@@ -91,26 +91,26 @@ func prioritizeCommand(a *app) *cobra.Command {
 }
 
 // controlRequests reads the whole command line before anything is done.
-func controlRequests(action, priority string, args []string) ([]api.Manage, error) {
-	var all []api.Manage
+func controlRequests(action, priority string, args []string) ([]client.Manage, error) {
+	var all []client.Manage
 	for _, arg := range args {
 		id, rev, err := model.ParseRef(arg)
 		if err != nil {
 			return nil, &model.Error{Op: action, Class: model.Usage, Err: err}
 		}
-		all = append(all, api.Manage{Action: action, Model: id.String(), Revision: rev, Priority: priority})
+		all = append(all, client.Manage{Action: action, Model: id.String(), Revision: rev, Priority: priority})
 	}
 	return all, nil
 }
 
 // control does one thing to several downloads. One that can't be does not keep the others, and decides the exit code.
-func (a *app) control(ctx context.Context, action string, requests []api.Manage) error {
-	client, err := a.daemon(ctx, action)
+func (a *app) control(ctx context.Context, action string, requests []client.Manage) error {
+	c, err := a.daemon(ctx, action)
 	if err != nil {
 		return err
 	}
-	return eachOf(ctx, a, requests, func(m api.Manage) error {
-		done, err := client.Manage(ctx, m)
+	return eachOf(ctx, a, requests, func(m client.Manage) error {
+		done, err := c.Manage(ctx, m)
 		if err != nil {
 			return err
 		}
@@ -119,14 +119,14 @@ func (a *app) control(ctx context.Context, action string, requests []api.Manage)
 }
 
 // printControlled is a line about each download that was concerned.
-func printControlled(w io.Writer, action string, done api.Managed) error {
+func printControlled(w io.Writer, action string, done client.Managed) error {
 	if len(done.Downloads) == 0 {
 		_, err := fmt.Fprintf(w, "there is no download to %s\n", action)
 		return err
 	}
 	var failed error
 	for _, d := range done.Downloads {
-		text := string(d.State())
+		text := string(stateOf(d))
 		if action == "prioritize" {
 			text = "priority " + d.Priority + ", " + text
 		}
@@ -138,13 +138,13 @@ func printControlled(w io.Writer, action string, done api.Managed) error {
 
 // completeActive completes the names of downloads that are not over.
 func (a *app) completeActive(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	client, found, err := a.remote(cmd.Context())
+	c, found, err := a.remote(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
 	var names []cobra.Completion
 	if found {
-		active, err := client.Active(cmd.Context())
+		active, err := c.Active(cmd.Context())
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}

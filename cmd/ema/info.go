@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/model"
 	"ema/internal/store"
 )
@@ -54,7 +54,7 @@ type description struct {
 	Model       string              `json:"model"`
 	Size        model.Bytes         `json:"size"`        // of all contents, each once
 	Interrupted model.Bytes         `json:"interrupted"` // of files that a pull has begun
-	Download    *api.Download       `json:"download,omitempty"`
+	Download    *client.Download    `json:"download,omitempty"`
 	Revisions   []revisionDescribed `json:"revisions"`
 }
 
@@ -80,21 +80,21 @@ type fileDescribed struct {
 }
 
 // downloadOf is the download of a model that the daemon has not ended; nil when there is none, or no daemon.
-func (a *app) downloadOf(ctx context.Context, id model.ID) *api.Download {
-	client, found, err := a.remote(ctx)
+func (a *app) downloadOf(ctx context.Context, id model.ID) *client.Download {
+	c, found, err := a.owner(ctx)
 	if err != nil || !found {
 		return nil
 	}
-	d, err := client.Progress(ctx, id, "")
-	if err != nil || d.State().Final() {
+	d, err := c.Progress(ctx, id.String(), "")
+	if err != nil || d.Over() {
 		return nil
 	}
 	return &d
 }
 
 // downloading says how a download stands, and what it had to try again.
-func downloading(d api.Download) string {
-	text := fmt.Sprintf("%s, %.0f %%", d.State(), d.ProgressPercent)
+func downloading(d client.Download) string {
+	text := fmt.Sprintf("%s, %.0f %%", stateOf(d), d.ProgressPercent)
 	if d.SpeedMBps > 0 {
 		text += fmt.Sprintf(" at %.1f MiB/s over %d connections", d.SpeedMBps, d.Connections)
 	}

@@ -6,12 +6,12 @@ import (
 	"io"
 	"strings"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/model"
 )
 
 // execute runs one of the commands that need the store's owner, for a process that is not.
-func (d *daemon) execute(ctx context.Context, c api.Command, stdout, stderr io.Writer) int {
+func (d *daemon) execute(ctx context.Context, c client.Command, stdout, stderr io.Writer) int {
 	d.mu.Lock()
 	settings := d.settings
 	d.mu.Unlock()

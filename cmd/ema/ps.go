@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/model"
 )
 
@@ -33,12 +33,12 @@ func psCommand(a *app) *cobra.Command {
 
 // A listing is what ema ps tells.
 type listing struct {
-	api.Active
-	History []api.Download `json:"history,omitempty"` // with --all
+	client.Active
+	History []client.Download `json:"history,omitempty"` // with --all
 }
 
 func (a *app) ps(ctx context.Context, all bool) error {
-	client, found, err := a.remote(ctx)
+	c, found, err := a.remote(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,11 +46,11 @@ func (a *app) ps(ctx context.Context, all bool) error {
 	if !found {
 		return a.noListing(l)
 	}
-	if l.Active, err = client.Active(ctx); err != nil {
+	if l.Active, err = c.Active(ctx); err != nil {
 		return err
 	}
 	if all {
-		h, err := client.History(ctx, 1, 100)
+		h, err := c.History(ctx, 1, 100)
 		if err != nil {
 			return err
 		}
@@ -62,11 +62,11 @@ func (a *app) ps(ctx context.Context, all bool) error {
 // noListing says that there is no daemon: that is an answer too.
 func (a *app) noListing(l listing) error {
 	if a.json {
-		l.Downloads = []api.Download{}
+		l.Downloads = []client.Download{}
 		return a.printJSON(l)
 	}
 	err := a.noDaemon("ps")
-	if none, ok := errors.AsType[*model.Error](err); ok && errors.Is(err, api.ErrNoDaemon) {
+	if none, ok := errors.AsType[*model.Error](err); ok && errors.Is(err, client.ErrNoDaemon) {
 		_, err = fmt.Fprintf(a.stderr, "ema: %v; %s\n", none.Err, none.Hint)
 	}
 	return err
@@ -74,7 +74,7 @@ func (a *app) noListing(l listing) error {
 
 // print is the listing for people.
 func (l listing) print(w io.Writer, now time.Time) error {
-	rows := append(append([]api.Download{}, l.Downloads...), l.History...)
+	rows := append(append([]client.Download{}, l.Downloads...), l.History...)
 	if len(rows) == 0 {
 		_, err := fmt.Fprintln(w, "no downloads")
 		return err
@@ -82,13 +82,13 @@ func (l listing) print(w io.Writer, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "MODEL\tSTATE\tPRIORITY\tPROGRESS\tSPEED\tETA\tREASON")
 	for _, d := range rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", called(d), d.State(), d.Priority, share(d), speedOf(d), etaOf(d), reason(d, now))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", called(d), stateOf(d), d.Priority, share(d), speedOf(d), etaOf(d), reason(d, now))
 	}
 	return t.Flush()
 }
 
 // called is the name by which a download is controlled.
-func called(d api.Download) string {
+func called(d client.Download) string {
 	if d.Revision == "" || d.Revision == defaultRevision || strings.Contains(d.Model, "://") {
 		return d.Model
 	}
@@ -96,21 +96,21 @@ func called(d api.Download) string {
 }
 
 // share says how much of a download is here.
-func share(d api.Download) string {
+func share(d client.Download) string {
 	if d.TotalBytes == 0 {
 		return "-"
 	}
 	return fmt.Sprintf("%s (%d %%)", ratio(model.Bytes(d.DownloadedBytes), model.Bytes(d.TotalBytes)), int(d.ProgressPercent))
 }
 
-func speedOf(d api.Download) string {
+func speedOf(d client.Download) string {
 	if d.SpeedMBps <= 0 {
 		return "-"
 	}
 	return model.Bytes(d.SpeedMBps*float64(model.MiB)).String() + "/s"
 }
 
-func etaOf(d api.Download) string {
+func etaOf(d client.Download) string {
 	if d.ETASeconds == nil {
 		return "-"
 	}
@@ -118,9 +118,9 @@ func etaOf(d api.Download) string {
 }
 
 // reason is what there is to say about why a download stands as it does.
-func reason(d api.Download, now time.Time) string {
+func reason(d client.Download, now time.Time) string {
 	text := d.Reason
-	switch d.State() {
+	switch stateOf(d) {
 	case model.Queued:
 		if text == "" && d.Position > 0 {
 			text = fmt.Sprintf("number %d in the queue", d.Position)

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/config"
 	"ema/internal/model"
 	"ema/internal/throttle"
@@ -16,17 +16,17 @@ func TestTheReasonSaysWhatOneWantsToKnow(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	soon := now.Add(75 * time.Second)
 	for promise, c := range map[string]struct {
-		d    api.Download
+		d    client.Download
 		want string
 	}{
-		"its place in the queue":     {api.Download{Status: "QUEUED", Position: 3}, "number 3 in the queue"},
-		"who paused it":              {api.Download{Status: "PAUSED", PausedBy: "user"}, "by the user"},
-		"why it was paused":          {api.Download{Status: "PAUSED", PausedBy: "no space", Reason: "9 GiB too few"}, "9 GiB too few"},
-		"when it is tried again":     {api.Download{Status: "RETRYING", NextTry: &soon, Reason: "timeout"}, "next try in 1:15: timeout"},
-		"that the time has come":     {api.Download{Status: "RETRYING", NextTry: &now, Reason: "timeout"}, "next try in 0:00: timeout"},
-		"why it failed":              {api.Download{Status: "FAILED", Reason: "gone"}, "gone"},
-		"what goes wrong at present": {api.Download{Status: "DOWNLOADING", Model: "a/b", Note: "fetch a/b: f: reset; retrying"}, "f: reset"},
-		"nothing":                    {api.Download{Status: "DOWNLOADING"}, "-"},
+		"its place in the queue":     {client.Download{Status: "QUEUED", Position: 3}, "number 3 in the queue"},
+		"who paused it":              {client.Download{Status: "PAUSED", PausedBy: "user"}, "by the user"},
+		"why it was paused":          {client.Download{Status: "PAUSED", PausedBy: "no space", Reason: "9 GiB too few"}, "9 GiB too few"},
+		"when it is tried again":     {client.Download{Status: "RETRYING", NextTry: &soon, Reason: "timeout"}, "next try in 1:15: timeout"},
+		"that the time has come":     {client.Download{Status: "RETRYING", NextTry: &now, Reason: "timeout"}, "next try in 0:00: timeout"},
+		"why it failed":              {client.Download{Status: "FAILED", Reason: "gone"}, "gone"},
+		"what goes wrong at present": {client.Download{Status: "DOWNLOADING", Model: "a/b", Note: "fetch a/b: f: reset; retrying"}, "f: reset"},
+		"nothing":                    {client.Download{Status: "DOWNLOADING"}, "-"},
 	} {
 		if got := reason(c.d, now); got != c.want {
 			t.Errorf("%s: %q, want %q", promise, got, c.want)
@@ -36,9 +36,9 @@ func TestTheReasonSaysWhatOneWantsToKnow(t *testing.T) {
 
 func TestAPictureFitsIntoTheTerminal(t *testing.T) {
 	eta := 90.0
-	active := api.Active{SpeedMBps: 3, LimitMBps: 20, LimitWhy: `the window "office"`}
+	active := client.Active{SpeedMBps: 3, LimitMBps: 20, LimitWhy: `the window "office"`}
 	for _, status := range []string{"DOWNLOADING", "VERIFYING", "RESOLVING", "QUEUED", "PAUSED", "RETRYING"} {
-		active.Downloads = append(active.Downloads, api.Download{
+		active.Downloads = append(active.Downloads, client.Download{
 			Model: "organisation/a-name-that-is-long-enough-to-be-cut", Status: status, Stage: "fetching", Priority: "normal",
 			DownloadedBytes: 1 << 30, TotalBytes: 3 << 30, SpeedMBps: 3, ETASeconds: &eta, Connections: 8, Files: 12, FilesDone: 3,
 			Reason: strings.Repeat("because of something ", 10),
@@ -60,7 +60,7 @@ func TestAPictureFitsIntoTheTerminal(t *testing.T) {
 	if all := picture(active, 200, 5, time.Now()); !strings.Contains(all, "3 running, 3 waiting   3.0 MiB/s of 20.0 MiB/s (the window \"office\")") || !strings.Contains(all, "and 4 more") {
 		t.Errorf("it says\n%s", all)
 	}
-	if none := picture(api.Active{}, 80, 24, time.Now()); !strings.Contains(none, "no downloads") {
+	if none := picture(client.Active{}, 80, 24, time.Now()); !strings.Contains(none, "no downloads") {
 		t.Errorf("it says\n%s", none)
 	}
 }

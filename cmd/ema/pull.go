@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/config"
 	"ema/internal/model"
 	"ema/internal/pipeline"
@@ -30,7 +30,8 @@ type pullFlags struct {
 	limit            float64 // MiB per second; 0 is none
 	detach           bool
 
-	client *api.Client // of the daemon that does the work; nil when it is done here
+	here   bool           // on this machine, whichever daemon is named
+	client *client.Client // of the daemon that does the work; nil when it is done here
 }
 
 func pullCommand(a *app) *cobra.Command {
@@ -42,7 +43,8 @@ func pullCommand(a *app) *cobra.Command {
 			"MODEL is org/name on the hub, the https:// URL of a file or of a list of files, or file:///folder.\n" +
 			"REV is a branch, a tag or a commit. What is here already is not fetched again, and what an interrupted pull\n" +
 			"has left goes on from where it stopped. When a model fails, the next one is tried all the same.\n" +
-			"When a daemon runs on this store (ema serve), it does the work, and Ctrl-C only stops watching.",
+			"When a daemon runs on this store (ema serve), it does the work, and Ctrl-C only stops watching.\n" +
+			"With --server another daemon does it: the model is brought to its machine, and the path is one there.",
 		Example: "  ema pull org/name\n" +
 			"  vllm serve \"$(ema pull org/name@v1.0)\"\n" +
 			"  ema pull org/name --include '*.safetensors' --include '*.json' --exclude 'original/*'\n" +
@@ -84,8 +86,13 @@ func (a *app) pull(ctx context.Context, args []string, f pullFlags) error {
 
 // worker finds the daemon that is to do the work, if there is one. What needs no change of the store, or only what is here,
 // is done in this process.
-func (a *app) worker(ctx context.Context, f pullFlags) (*api.Client, error) {
+func (a *app) worker(ctx context.Context, f pullFlags) (*client.Client, error) {
 	switch {
+	case f.here:
+		c, _, err := a.owner(ctx)
+		return c, err
+	case a.named() != "" && (f.dryRun || f.offline || f.to != ""):
+		return nil, &model.Error{Op: "pull", Class: model.Usage, Err: errors.New("--dry-run, --offline and --to are about this machine, and --server or EMA_SERVER names another"), Hint: "leave out one or the other"}
 	case f.detach && (f.dryRun || f.offline || f.to != ""):
 		return nil, &model.Error{Op: "pull", Class: model.Usage, Err: errors.New("--detach returns before there is a result, so it goes with none of --dry-run, --offline and --to")}
 	case f.detach:
@@ -93,8 +100,8 @@ func (a *app) worker(ctx context.Context, f pullFlags) (*api.Client, error) {
 	case f.dryRun || f.offline:
 		return nil, nil
 	}
-	client, _, err := a.remote(ctx)
-	return client, err
+	c, _, err := a.remote(ctx)
+	return c, err
 }
 
 // requests reads the whole command line before anything is done, so that a typing error costs nothing.

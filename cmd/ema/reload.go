@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/config"
 	"ema/internal/event"
 	"ema/internal/model"
@@ -17,22 +17,22 @@ import (
 )
 
 // reload reads the settings again and acts on what has changed. When any of them is wrong, all stay as they were.
-func (d *daemon) reload(context.Context) (api.Reloaded, error) {
+func (d *daemon) reload(context.Context) (client.Reloaded, error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	next, err := d.app.daemonSettings()
 	if err != nil {
-		return api.Reloaded{}, err
+		return client.Reloaded{}, err
 	}
 	facts, err := d.app.machine()
 	if err != nil {
-		return api.Reloaded{}, err
+		return client.Reloaded{}, err
 	}
 	if _, err := schedule(next.BandwidthManagement); err != nil {
-		return api.Reloaded{}, err
+		return client.Reloaded{}, err
 	}
 	if err := d.line.configure(next, facts); err != nil {
-		return api.Reloaded{}, err
+		return client.Reloaded{}, err
 	}
 	d.mu.Lock()
 	before := d.settings
@@ -40,7 +40,7 @@ func (d *daemon) reload(context.Context) (api.Reloaded, error) {
 	d.mu.Unlock()
 	d.queue.Configure(queueSettings(next.Config, facts))
 	if err := d.configureBandwidth(next.Config); err != nil {
-		return api.Reloaded{}, err
+		return client.Reloaded{}, err
 	}
 	d.mu.Lock()
 	for _, r := range d.running {
@@ -53,7 +53,7 @@ func (d *daemon) reload(context.Context) (api.Reloaded, error) {
 		d.log.Warn("configuration", "key", w.Key, "warning", w.Text)
 	}
 	d.log.Info("configuration reloaded", "changed", acting, "after a restart", restart)
-	return api.Reloaded{
+	return client.Reloaded{
 		Success: true, Updated: slices.Concat([]string{}, acting, restart),
 		RestartRequired: len(restart) > 0, RestartKeys: append([]string{}, restart...),
 	}, nil

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -13,14 +15,41 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/model"
 	"ema/internal/pipeline"
 	"ema/internal/store"
 )
 
-// remote finds the daemon that owns the store of the settings. Within the daemon itself there is none to be found.
-func (a *app) remote(ctx context.Context) (*api.Client, bool, error) {
+// remote finds the daemon that is to do the work: the one that --server or EMA_SERVER names, or the owner of the store.
+func (a *app) remote(ctx context.Context) (*client.Client, bool, error) {
+	server := a.named()
+	if server == "" {
+		return a.owner(ctx)
+	}
+	c, err := client.New(server, client.Options{Key: a.getenv("EMA_API_KEY")})
+	if err != nil {
+		return nil, false, err
+	}
+	if _, err := c.Version(ctx); err != nil {
+		if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusUnauthorized {
+			err = &model.Error{Op: "ask the daemon", Class: model.Auth, URL: server, Err: e, Hint: "put a key of it into EMA_API_KEY"}
+		}
+		return nil, false, err
+	}
+	return c, true, nil
+}
+
+// named is the URL of the daemon that somebody has named; empty when nobody has. The daemon itself asks no other one.
+func (a *app) named() string {
+	if a.within != nil {
+		return ""
+	}
+	return cmp.Or(a.server, a.getenv("EMA_SERVER"))
+}
+
+// owner finds the daemon that owns the store of the settings. Within the daemon itself there is none to be found.
+func (a *app) owner(ctx context.Context) (*client.Client, bool, error) {
 	if a.within != nil {
 		return nil, false, nil
 	}
@@ -28,15 +57,18 @@ func (a *app) remote(ctx context.Context) (*api.Client, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	client := api.NewClient(s.StateDir())
-	switch _, err := client.Version(ctx); {
-	case errors.Is(err, api.ErrNoDaemon):
+	c := client.Local(s.StateDir())
+	switch _, err := c.Version(ctx); {
+	case errors.Is(err, client.ErrNoDaemon):
 		return nil, false, nil
 	case err != nil:
 		return nil, false, err
 	}
-	return client, true, nil
+	return c, true, nil
 }
+
+// stateOf is the state that a download's status names.
+func stateOf(d client.Download) model.State { return model.State(strings.ToLower(d.Status)) }
 
 // stored is the store that the settings name.
 func (a *app) stored() (*store.Store, error) {
@@ -52,12 +84,12 @@ func (a *app) stored() (*store.Store, error) {
 }
 
 // daemon is the daemon that a command can't do without.
-func (a *app) daemon(ctx context.Context, op string) (*api.Client, error) {
-	client, found, err := a.remote(ctx)
+func (a *app) daemon(ctx context.Context, op string) (*client.Client, error) {
+	c, found, err := a.remote(ctx)
 	if err == nil && !found {
 		err = a.noDaemon(op)
 	}
-	return client, err
+	return c, err
 }
 
 // noDaemon says that none runs, and how to start one.
@@ -66,7 +98,7 @@ func (a *app) noDaemon(op string) error {
 	if err != nil {
 		return err
 	}
-	return &model.Error{Op: op, Err: fmt.Errorf("%w on the store %s", api.ErrNoDaemon, s.Path()), Hint: "start one with: " + a.serveLine()}
+	return &model.Error{Op: op, Err: fmt.Errorf("%w on the store %s", client.ErrNoDaemon, s.Path()), Hint: "start one with: " + a.serveLine()}
 }
 
 // serveLine is the command line that starts the daemon which this one looked for.
@@ -87,27 +119,27 @@ func (a *app) serveLine() string {
 func (a *app) byOwner(cmd *cobra.Command) *cobra.Command {
 	here := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		client, found, err := a.remote(cmd.Context())
+		c, found, err := a.remote(cmd.Context())
 		switch {
 		case err != nil:
 			return err
 		case !found:
 			return here(cmd, args)
 		}
-		return a.forward(cmd.Context(), client)
+		return a.forward(cmd.Context(), c)
 	}
 	return cmd
 }
 
 // forward has this command line executed by the daemon. What it prints, and how it ends, is as if it were done here.
-func (a *app) forward(ctx context.Context, client *api.Client) error {
-	command := api.Command{Args: a.args}
+func (a *app) forward(ctx context.Context, c *client.Client) error {
+	command := client.Command{Args: a.args}
 	if f, ok := a.stderr.(interface{ Fd() uintptr }); ok && interactive(a.stderr) && a.getenv("TERM") != "dumb" {
 		if columns, _, err := term.GetSize(int(f.Fd())); err == nil {
 			command.Columns = columns
 		}
 	}
-	code, err := client.Run(ctx, command, a.stdout, a.stderr)
+	code, err := c.Run(ctx, command, a.stdout, a.stderr)
 	if err != nil || code == 0 {
 		return err
 	}
@@ -133,50 +165,54 @@ func classOfExit(code int) model.Class {
 
 // pullRemote has the daemon bring a model, and shows how that stands until it is here. Whoever stops watching does not
 // stop the download.
-func (a *app) pullRemote(ctx context.Context, client *api.Client, req pipeline.Request, f pullFlags) error {
-	events, err := client.Events(ctx, api.Interest{Model: req.ID}) // before it begins, so that nothing is missed
+func (a *app) pullRemote(ctx context.Context, c *client.Client, req pipeline.Request, f pullFlags) error {
+	events, err := c.Events(ctx, client.Interest{Model: req.ID.String()}) // before it begins, so that nothing is missed
 	if err != nil {
 		return err
 	}
 	defer events.Close() // nothing is lost by it
-	start := api.Manage{
+	start := client.Manage{
 		Action: "start", Model: req.ID.String(), Revision: req.Revision, Include: req.Select.Include, Exclude: req.Select.Exclude,
 		Priority: f.priority, Connections: f.connections,
 	}
 	if f.limit > 0 {
 		start.LimitMBps = &f.limit
 	}
-	begun, err := client.Manage(ctx, start)
+	begun, err := c.Manage(ctx, start)
 	if err != nil {
 		return err
 	}
 	d := begun.Downloads[0]
 	show := a.watchRemote(req.ID, d)
 	if begun.Existing {
-		show.say(fmt.Sprintf("%s: the daemon has this download already, %s", show.name, d.State()))
+		show.say(fmt.Sprintf("%s: the daemon has this download already, %s", show.name, stateOf(d)))
 	}
 	if f.detach {
 		return a.detached(show, d)
 	}
 	show.start()
-	d, err = follow(ctx, client, events, req.ID, d, show)
+	d, err = follow(ctx, c, events, req.ID, d, show)
 	show.stop()
 	if err != nil {
 		if ctx.Err() != nil {
 			return a.unwatched(req.ID)
 		}
-		return fmt.Errorf("pull %s: %w; the download goes on when the daemon is started again with: %s", req.ID.Public(), err, a.serveLine())
+		again := "is started again with: " + a.serveLine()
+		if server := a.named(); server != "" {
+			again = "at " + model.Redact(server) + " is there again"
+		}
+		return fmt.Errorf("pull %s: %w; the download goes on when the daemon %s", req.ID.Public(), err, again)
 	}
 	return a.arrived(ctx, show, req, d)
 }
 
 // detached says that the download goes on without us.
-func (a *app) detached(show *remoteProgress, d api.Download) error {
+func (a *app) detached(show *remoteProgress, d client.Download) error {
 	if a.json {
 		return a.printJSON(d)
 	}
 	name := shellWord(show.name)
-	show.say(fmt.Sprintf("%s: %s in the daemon; see it with \"ema ps\", cancel it with \"ema cancel %s\"", show.name, d.State(), name))
+	show.say(fmt.Sprintf("%s: %s in the daemon; see it with \"ema ps\", cancel it with \"ema cancel %s\"", show.name, stateOf(d), name))
 	return nil
 }
 
@@ -190,24 +226,24 @@ func (a *app) unwatched(id model.ID) error {
 }
 
 // follow shows a download until it is over.
-func follow(ctx context.Context, client *api.Client, events *api.Events, id model.ID, d api.Download, show *remoteProgress) (api.Download, error) {
-	for !d.State().Final() {
+func follow(ctx context.Context, c *client.Client, events *client.Events, id model.ID, d client.Download, show *remoteProgress) (client.Download, error) {
+	for !d.Over() {
 		e, err := events.Next()
 		if err != nil {
 			// Whoever is slow to read is cut off, which is no reason to give up while there is a daemon.
-			again, gone := client.Events(ctx, api.Interest{Model: id})
+			again, gone := c.Events(ctx, client.Interest{Model: id.String()})
 			if gone != nil {
 				return d, err
 			}
 			defer again.Close() // nothing is lost by it
-			events, e = again, api.Event{DownloadID: d.ID, Change: &api.ChangeEvent{}}
+			events, e = again, client.Event{DownloadID: d.ID, Change: &client.ChangeEvent{}}
 		}
 		switch {
 		case e.DownloadID != d.ID:
 		case e.Progress != nil:
 			show.moved(*e.Progress)
 		case e.Change != nil: // the record says more than the event
-			if d, err = client.Progress(ctx, id, d.ID); err != nil {
+			if d, err = c.Progress(ctx, id.String(), d.ID); err != nil {
 				return d, err
 			}
 			show.changed(d)
@@ -217,7 +253,7 @@ func follow(ctx context.Context, client *api.Client, events *api.Events, id mode
 }
 
 // arrived prints the path of a model that the daemon has brought, or why it has not.
-func (a *app) arrived(ctx context.Context, show *remoteProgress, req pipeline.Request, d api.Download) error {
+func (a *app) arrived(ctx context.Context, show *remoteProgress, req pipeline.Request, d client.Download) error {
 	if err := d.Err(); err != nil {
 		return err
 	}
@@ -226,7 +262,8 @@ func (a *app) arrived(ctx context.Context, show *remoteProgress, req pipeline.Re
 		Files: d.Files, Bytes: model.Bytes(d.TotalBytes),
 	}
 	if r := d.Result; r != nil {
-		res.Revision, res.Files, res.Bytes, res.Fetched, res.Seconds, res.Notes = r.Revision, r.Files, r.Bytes, r.Fetched, r.Seconds, r.Notes
+		res.Revision, res.Files, res.Seconds, res.Notes = r.Revision, r.Files, r.Seconds, r.Notes
+		res.Bytes, res.Fetched = model.Bytes(r.Bytes), model.Bytes(r.Fetched)
 		res.Took = time.Duration(r.Seconds * float64(time.Second))
 	}
 	if req.To != "" {
@@ -271,7 +308,7 @@ type remoteProgress struct {
 }
 
 // watchRemote makes the progress of a download that the daemon does.
-func (a *app) watchRemote(id model.ID, d api.Download) *remoteProgress {
+func (a *app) watchRemote(id model.ID, d client.Download) *remoteProgress {
 	r := &remoteProgress{progress: a.watch(id)}
 	r.stageNow = r.stage.get
 	r.changed(d)
@@ -279,7 +316,7 @@ func (a *app) watchRemote(id model.ID, d api.Download) *remoteProgress {
 }
 
 // moved shows how a running download stands.
-func (r *remoteProgress) moved(p api.ProgressEvent) {
+func (r *remoteProgress) moved(p client.ProgressEvent) {
 	r.stand(p.Stage, p.DownloadedBytes, p.TotalBytes, p.Files, p.FilesDone, p.Connections)
 	if p.Note != "" {
 		r.progress.progress.Note.Store(p.Note)
@@ -287,21 +324,21 @@ func (r *remoteProgress) moved(p api.ProgressEvent) {
 }
 
 // changed shows a new state of a download, and says what a person should hear.
-func (r *remoteProgress) changed(d api.Download) {
+func (r *remoteProgress) changed(d client.Download) {
 	stage := d.Stage
 	if stage == "" {
-		stage = string(d.State())
+		stage = string(stateOf(d))
 	}
 	r.stand(stage, d.DownloadedBytes, d.TotalBytes, d.Files, d.FilesDone, d.Connections)
 	switch {
-	case d.State() == model.Paused && !r.paused && d.PausedBy == string(model.ByUser):
+	case stateOf(d) == model.Paused && !r.paused && d.PausedBy == string(model.ByUser):
 		r.tell(fmt.Sprintf("%s: paused; resume it with: ema resume %s", r.name, shellWord(r.name)))
-	case d.State() == model.Paused && !r.paused:
+	case stateOf(d) == model.Paused && !r.paused:
 		r.tell(fmt.Sprintf("%s: paused%s", r.name, because(d.Reason)))
-	case d.State() == model.Retrying:
+	case stateOf(d) == model.Retrying:
 		r.say(fmt.Sprintf("%s: will be tried again%s", r.name, because(d.Reason)))
 	}
-	r.paused = d.State() == model.Paused
+	r.paused = stateOf(d) == model.Paused
 }
 
 func because(reason string) string {

@@ -27,6 +27,7 @@ func rootCommand(a *app) *cobra.Command {
 	flags.StringVar(&a.configFile, "config", "", "configuration `file` (default: the first found, see \"ema config show\")")
 	flags.StringVar(&a.storeDir, "store", "", "`folder` of the models (default: $HF_HUB_CACHE or the Hugging Face default)")
 	flags.StringVar(&a.endpoint, "endpoint", "", "`URL` of the hub (default: $HF_ENDPOINT or the Hugging Face hub)")
+	flags.StringVar(&a.server, "server", "", "`URL` of another daemon, whose key is in EMA_API_KEY (default: $EMA_SERVER or the daemon of the store)")
 	flags.StringVar(&a.logLevel, "log-level", "", "what to log: debug, info, warn or error")
 	flags.BoolVar(&a.json, "json", false, "print results as JSON")
 	flags.BoolVar(&a.quiet, "quiet", false, "print no progress")

@@ -80,7 +80,7 @@ func (a *app) bring(ctx context.Context, name string) (string, error) {
 	var printed bytes.Buffer
 	quiet := *a
 	quiet.stdout, quiet.json = &printed, false
-	if err := quiet.pull(ctx, []string{name}, pullFlags{}); err != nil {
+	if err := quiet.pull(ctx, []string{name}, pullFlags{here: true}); err != nil {
 		return "", err
 	}
 	return strings.TrimSuffix(printed.String(), "\n"), nil

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"ema/client"
 	"ema/internal/api"
 	"ema/internal/event"
 	"ema/internal/model"
@@ -28,7 +29,7 @@ type running struct {
 
 	mu     sync.Mutex // guards what follows
 	state  model.State
-	result *api.Result
+	result *client.Result
 	told   event.Progress
 }
 
@@ -62,7 +63,7 @@ func (d *daemon) bring(ctx context.Context, dl model.Download, report queue.Repo
 		return err
 	}
 	r.mu.Lock()
-	r.result = &api.Result{Revision: res.Revision, Files: res.Files, Bytes: res.Bytes, Fetched: res.Fetched, Seconds: res.Seconds, Notes: res.Notes}
+	r.result = &client.Result{Revision: res.Revision, Files: res.Files, Bytes: int64(res.Bytes), Fetched: int64(res.Fetched), Seconds: res.Seconds, Notes: res.Notes}
 	r.mu.Unlock()
 	report.Progress(res.Bytes)
 	report.Completed(res.Path)

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"ema/client"
 	"ema/internal/api"
 	"ema/internal/config"
 	"ema/internal/event"
@@ -209,16 +210,16 @@ func (d *daemon) ready() {
 		}
 	}
 	kept := d.line.Store
-	fmt.Fprintf(d.app.stderr, "ema: serving the store %s at %s: %s queued, %d paused\n", kept.Path(), api.Socket(kept.StateDir()), count(waiting, "download", "downloads"), paused)
+	fmt.Fprintf(d.app.stderr, "ema: serving the store %s at %s: %s queued, %d paused\n", kept.Path(), client.Socket(kept.StateDir()), count(waiting, "download", "downloads"), paused)
 	if err := d.app.notify("READY=1"); err != nil {
 		d.log.Warn("service manager", "error", err.Error())
 	}
 }
 
 // version is what the daemon says of itself.
-func (d *daemon) version() api.Version {
+func (d *daemon) version() client.Version {
 	b := currentBuild()
-	return api.Version{
+	return client.Version{
 		Version: b.Version, Commit: b.Commit, Go: runtime.Version(), Platform: b.Platform,
 		PID: os.Getpid(), Since: time.Now().UTC(), Store: d.line.Store.Path(),
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"ema/internal/api"
+	"ema/client"
 	"ema/internal/model"
 )
 
@@ -31,7 +31,7 @@ func topCommand(a *app) *cobra.Command {
 }
 
 func (a *app) top(ctx context.Context) error {
-	client, found, err := a.remote(ctx)
+	c, found, err := a.remote(ctx)
 	switch {
 	case err != nil:
 		return err
@@ -40,7 +40,7 @@ func (a *app) top(ctx context.Context) error {
 	}
 	screen, live := a.stdout.(interface{ Fd() uintptr })
 	if !live || !interactive(a.stdout) || a.getenv("TERM") == "dumb" || a.json {
-		active, err := client.Active(ctx)
+		active, err := c.Active(ctx)
 		if err != nil {
 			return err
 		}
@@ -52,7 +52,7 @@ func (a *app) top(ctx context.Context) error {
 	// The alternate screen: what was on the terminal before comes back afterwards.
 	io.WriteString(a.stdout, "\x1b[?1049h\x1b[?25l")
 	defer io.WriteString(a.stdout, "\x1b[?25h\x1b[?1049l")
-	err = a.live(ctx, client, int(screen.Fd()))
+	err = a.live(ctx, c, int(screen.Fd()))
 	if ctx.Err() != nil {
 		return nil // Ctrl-C is how one leaves
 	}
@@ -60,8 +60,8 @@ func (a *app) top(ctx context.Context) error {
 }
 
 // live paints a picture whenever something has happened, until ctx ends or the daemon does.
-func (a *app) live(ctx context.Context, client *api.Client, screen int) error {
-	events, err := client.Events(ctx, api.Interest{})
+func (a *app) live(ctx context.Context, c *client.Client, screen int) error {
+	events, err := c.Events(ctx, client.Interest{})
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (a *app) live(ctx context.Context, client *api.Client, screen int) error {
 	}()
 	defer func() { _ = events.Close(); <-ended }() //nolint:errcheck // nothing is lost by it
 	for {
-		active, err := client.Active(ctx)
+		active, err := c.Active(ctx)
 		if err != nil {
 			return err
 		}
@@ -120,7 +120,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // ahead fires when the picture changes by itself: a time that counts down is on it. Otherwise never.
-func ahead(active api.Active, now time.Time) <-chan time.Time {
+func ahead(active client.Active, now time.Time) <-chan time.Time {
 	for _, d := range active.Downloads {
 		if d.NextTry != nil && d.NextTry.After(now) {
 			return time.After(time.Second)
@@ -130,10 +130,10 @@ func ahead(active api.Active, now time.Time) <-chan time.Time {
 }
 
 // picture is how all downloads stand, in at most so many columns and lines.
-func picture(a api.Active, width, height int, now time.Time) string {
+func picture(a client.Active, width, height int, now time.Time) string {
 	running, waiting := 0, 0
 	for _, d := range a.Downloads {
-		switch d.State() {
+		switch stateOf(d) {
 		case model.Resolving, model.Downloading, model.Verifying:
 			running++
 		default:
@@ -165,20 +165,20 @@ func picture(a api.Active, width, height int, now time.Time) string {
 }
 
 // row is one download: a bar for one that runs, words for one that does not.
-func row(d api.Download, width int, now time.Time) string {
-	switch d.State() {
+func row(d client.Download, width int, now time.Time) string {
+	switch stateOf(d) {
 	case model.Downloading, model.Verifying, model.Resolving:
 		v := view{
 			name: called(d), stage: stageWords[d.Stage], done: model.Bytes(d.DownloadedBytes), total: model.Bytes(d.TotalBytes),
 			files: d.FilesDone, allFiles: d.Files, rate: model.Bytes(d.SpeedMBps * float64(model.MiB)), connections: d.Connections,
 		}
 		if v.stage == "" {
-			v.stage = string(d.State())
+			v.stage = string(stateOf(d))
 		}
 		return v.bar(width)
 	}
 	name := shorten(called(d), max(width/3, leastName))
-	text := fmt.Sprintf("%s  %s, %s", name, d.State(), d.Priority)
+	text := fmt.Sprintf("%s  %s, %s", name, stateOf(d), d.Priority)
 	if d.TotalBytes > 0 {
 		text += ", " + share(d)
 	}

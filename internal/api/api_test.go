@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"ema/client"
 	"ema/internal/event"
 	"ema/internal/model"
 	"ema/internal/queue"
@@ -98,7 +99,7 @@ func (s *slate) History(_ context.Context, limit, offset int) ([]model.Download,
 }
 
 // serves starts a server on a socket in a folder, and returns its client.
-func serves(t *testing.T, dir string, queue *slate, change func(*Server)) *Client {
+func serves(t *testing.T, dir string, queue *slate, change func(*Server)) *client.Client {
 	t.Helper()
 	s := &Server{
 		Queue: queue, History: queue, Events: event.New(0),
@@ -124,11 +125,11 @@ func serves(t *testing.T, dir string, queue *slate, change func(*Server)) *Clien
 		if err := <-ended; err != nil {
 			t.Errorf("the server ends with %v", err)
 		}
-		if _, err := os.Stat(Socket(dir)); err == nil {
+		if _, err := os.Stat(client.Socket(dir)); err == nil {
 			t.Error("the socket stays behind")
 		}
 	})
-	return NewClient(dir)
+	return client.Local(dir)
 }
 
 func hub(name string) model.ID { return model.ID{Scheme: model.Hub, Name: name} }
@@ -138,11 +139,11 @@ func TestADaemonIsFoundThroughItsFolderHoweverLongThePathIs(t *testing.T) {
 		if err := os.MkdirAll(dir, 0o777); err != nil {
 			t.Fatal(err)
 		}
-		client := serves(t, dir, &slate{}, nil)
-		if v, err := client.Version(t.Context()); err != nil || v.Version != "v1" {
+		daemon := serves(t, dir, &slate{}, nil)
+		if v, err := daemon.Version(t.Context()); err != nil || v.Version != "v1" {
 			t.Errorf("%d bytes: %+v, %v", len(dir), v, err)
 		}
-		info, err := os.Stat(Socket(dir))
+		info, err := os.Stat(client.Socket(dir))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("the socket is %v (%v), want it for one user only", info.Mode(), err)
 		}
@@ -150,17 +151,17 @@ func TestADaemonIsFoundThroughItsFolderHoweverLongThePathIs(t *testing.T) {
 }
 
 func TestWhereNoDaemonRunsTheClientSaysSo(t *testing.T) {
-	if _, err := NewClient(t.TempDir()).Version(t.Context()); !errors.Is(err, ErrNoDaemon) {
+	if _, err := client.Local(t.TempDir()).Version(t.Context()); !errors.Is(err, client.ErrNoDaemon) {
 		t.Errorf("an empty folder gives %v", err)
 	}
-	if _, err := NewClient(filepath.Join(t.TempDir(), "none")).Version(t.Context()); !errors.Is(err, ErrNoDaemon) {
+	if _, err := client.Local(filepath.Join(t.TempDir(), "none")).Version(t.Context()); !errors.Is(err, client.ErrNoDaemon) {
 		t.Errorf("no folder gives %v", err)
 	}
 }
 
 func TestTheSocketOfAKilledDaemonBlocksNobody(t *testing.T) {
 	dir := t.TempDir()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: Socket(dir), Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: client.Socket(dir), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +169,7 @@ func TestTheSocketOfAKilledDaemonBlocksNobody(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewClient(dir).Version(t.Context()); !errors.Is(err, ErrNoDaemon) {
+	if _, err := client.Local(dir).Version(t.Context()); !errors.Is(err, client.ErrNoDaemon) {
 		t.Errorf("a dead socket gives %v", err)
 	}
 	if _, err := serves(t, dir, &slate{}, nil).Version(t.Context()); err != nil {
@@ -301,13 +302,13 @@ func TestAFullQueueSaysWhenToComeBack(t *testing.T) {
 }
 
 // raw sends a request as a stranger would write it.
-func raw(t *testing.T, c *Client, method, path, body string) *http.Response {
+func raw(t *testing.T, c *client.Client, method, path, body string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://daemon"+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := c.http.Do(req)
+	res, err := c.HTTP().Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,11 +401,11 @@ func TestWhatIsOverIsFoundInTheHistory(t *testing.T) {
 		list.over = append(list.over, model.Download{ID: fmt.Sprintf("dl_%d", i), Model: hub(fmt.Sprintf("acme/m%d", i)), State: model.Completed, Size: 5, Done: 5})
 	}
 	client := serves(t, t.TempDir(), list, nil)
-	d, err := client.Progress(t.Context(), hub("acme/m449"), "")
+	d, err := client.Progress(t.Context(), "acme/m449", "")
 	if err != nil || d.ID != "dl_449" || d.ProgressPercent != 100 {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if d, err = client.Progress(t.Context(), hub("acme/m3"), "dl_3"); err != nil || d.ID != "dl_3" {
+	if d, err = client.Progress(t.Context(), "acme/m3", "dl_3"); err != nil || d.ID != "dl_3" {
 		t.Errorf("%+v, %v", d, err)
 	}
 	h, err := client.History(t.Context(), 5, 100)
@@ -415,18 +416,18 @@ func TestWhatIsOverIsFoundInTheHistory(t *testing.T) {
 
 func TestWhoListensHearsAllThatHappensFromThenOn(t *testing.T) {
 	var bus *event.Bus
-	client := serves(t, t.TempDir(), &slate{}, func(s *Server) { bus = s.Events })
-	all, err := client.Events(t.Context(), Interest{})
+	daemon := serves(t, t.TempDir(), &slate{}, func(s *Server) { bus = s.Events })
+	all, err := daemon.Events(t.Context(), client.Interest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer all.Close()
-	one, err := client.Events(t.Context(), Interest{Download: "dl_2"})
+	one, err := daemon.Events(t.Context(), client.Interest{Download: "dl_2"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer one.Close()
-	tiny, err := client.Events(t.Context(), Interest{Model: hub("acme/tiny")})
+	tiny, err := daemon.Events(t.Context(), client.Interest{Model: "acme/tiny"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -436,7 +437,7 @@ func TestWhoListensHearsAllThatHappensFromThenOn(t *testing.T) {
 	bus.Tell(event.Event{Kind: event.KindProgress, Download: "dl_2", Model: hub("acme/other"), Data: event.Progress{State: model.Downloading, Done: 1, Total: 4, Rate: float64(model.MiB)}})
 	bus.Tell(event.Event{Kind: event.KindRetry, Download: "dl_2", Model: hub("acme/other"), Data: event.Retry{Host: "h", Class: model.Timeout, Error: "late", Wait: time.Second}})
 	bus.Tell(event.Event{Kind: event.KindSpace, Download: "dl_2", Data: event.Space{Short: 9, Reason: "full"}})
-	next := func(e *Events) Event {
+	next := func(e *client.Events) Event {
 		t.Helper()
 		got, err := e.Next()
 		if err != nil {
@@ -463,7 +464,7 @@ func TestWhoListensHearsAllThatHappensFromThenOn(t *testing.T) {
 	if e := next(tiny); e.Change == nil {
 		t.Errorf("%+v", e)
 	}
-	later, err := client.Events(t.Context(), Interest{Since: limit.Seq})
+	later, err := daemon.Events(t.Context(), client.Interest{Since: limit.Seq})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -483,7 +484,7 @@ func TestListenersDoNotKeepADaemonFromStopping(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx, l) }()
-	events, err := NewClient(dir).Events(t.Context(), Interest{})
+	events, err := client.Local(dir).Events(t.Context(), client.Interest{})
 	if err != nil {
 		t.Fatal(err)
 	}

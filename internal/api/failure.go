@@ -23,7 +23,7 @@ func failure(err error) *Error {
 	e := &Error{Message: err.Error(), Class: model.ClassOf(err)}
 	e.Status, e.Code = answerOf(e.Class)
 	if m, ok := errors.AsType[*model.Error](err); ok {
-		e.After, e.Short = m.After, m.Short
+		e.After, e.Short = m.After, int64(m.Short)
 		if !m.Model.IsZero() {
 			e.Model = m.Model.Public()
 		}
@@ -58,23 +58,6 @@ func answerOf(c model.Class) (int, Code) {
 	return http.StatusInternalServerError, Internal
 }
 
-// classOf is the class of an answer that names none: it is not ours, but of something in between.
-func classOf(httpStatus int) model.Class {
-	switch {
-	case httpStatus == http.StatusNotFound:
-		return model.NotFound
-	case httpStatus == http.StatusUnauthorized || httpStatus == http.StatusForbidden:
-		return model.Auth
-	case httpStatus == http.StatusTooManyRequests:
-		return model.RateLimited
-	case httpStatus == http.StatusInsufficientStorage:
-		return model.DiskFull
-	case httpStatus >= 500:
-		return model.ServerError
-	}
-	return model.Usage
-}
-
 // refuse answers with err.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	e := failure(err)
@@ -89,31 +72,10 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	answer.Error.RequestID = w.Header().Get("X-Request-Id")
 	answer.Error.Details = details{
 		Class: e.Class.String(), Model: e.Model, State: e.State, Allowed: e.Allowed,
-		RetryAfterSeconds: e.After.Seconds(), ShortBytes: int64(e.Short),
+		RetryAfterSeconds: e.After.Seconds(), ShortBytes: e.Short,
+		FreeableBytes: e.Freeable, Fields: e.Fields,
 	}
 	s.answer(w, e.Status, answer)
-}
-
-// errorOf reads what refuse has written.
-func errorOf(res *http.Response) error {
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return err
-	}
-	var answer envelope
-	if json.Unmarshal(body, &answer) != nil || answer.Error.Message == "" {
-		return &Error{
-			Message: fmt.Sprintf("the daemon answers %s without saying why; is something else behind that address?", res.Status),
-			Class:   classOf(res.StatusCode), Status: res.StatusCode, RequestID: res.Header.Get("X-Request-Id"),
-		}
-	}
-	e := answer.Error
-	return &Error{
-		Code: e.Code, Message: e.Message, Class: classNamed(e.Details.Class), Model: e.Details.Model,
-		State: e.Details.State, Allowed: e.Details.Allowed, Short: model.Bytes(e.Details.ShortBytes),
-		After:     time.Duration(e.Details.RetryAfterSeconds * float64(time.Second)),
-		RequestID: e.RequestID, Status: res.StatusCode,
-	}
 }
 
 // invalid refuses what was understood and can't be.

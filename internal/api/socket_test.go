@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"ema/client"
 )
 
 // strangerEnv makes a process of this test say something to the socket that it names, as another user.
@@ -68,7 +70,7 @@ func TestTheSocketHearsNoOtherUser(t *testing.T) {
 	}()
 	ask := func(uid uint32) error {
 		cmd := exec.Command(self, "-test.run=^TestTheSocketHearsNoOtherUser$")
-		cmd.Env = append(os.Environ(), strangerEnv+"="+Socket(dir))
+		cmd.Env = append(os.Environ(), strangerEnv+"="+client.Socket(dir))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 		return cmd.Run()
 	}
@@ -76,7 +78,7 @@ func TestTheSocketHearsNoOtherUser(t *testing.T) {
 	if ask(nobody) == nil {
 		t.Error("another user could connect to a socket of mode 0600")
 	}
-	if err := os.Chmod(Socket(dir), 0o666); err != nil {
+	if err := os.Chmod(client.Socket(dir), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	if err := ask(nobody); err != nil {

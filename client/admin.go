@@ -1,0 +1,94 @@
+package client
+
+import "time"
+
+// How a part of the daemon is, and all of it together: as its worst part.
+const (
+	HealthHealthy   = "healthy"
+	HealthDegraded  = "degraded"  // it works, less well than it should
+	HealthUnhealthy = "unhealthy" // it does not work
+	HealthUnknown   = "unknown"
+)
+
+// The parts whose health can be asked for by themselves.
+const (
+	PartDownloads = "downloads"
+	PartStorage   = "storage"
+	PartModels    = "models"
+	PartDatabase  = "db"
+)
+
+// AdminHealth is how the daemon is.
+type AdminHealth struct {
+	Status        string                `json:"status"` // one of the Health constants
+	CheckedAt     time.Time             `json:"timestamp"`
+	UptimeSeconds float64               `json:"uptime_seconds"`
+	Parts         map[string]PartHealth `json:"components"` // by the Part constants
+}
+
+// A PartHealth is how one part is.
+type PartHealth struct {
+	Status  string   `json:"status"`
+	Message string   `json:"message"` // a sentence: what is wrong and what to do, or that nothing is
+	Issues  []string `json:"issues"`  // never null
+	// Figures are what was looked at, by names that bear their units.
+	Figures map[string]float64 `json:"figures,omitempty"`
+}
+
+// Resources are what the daemon's process takes, and what this machine has. What cannot be read is null.
+type Resources struct {
+	At      time.Time        `json:"timestamp"`
+	Process ProcessResources `json:"process"`
+	Machine MachineResources `json:"machine"`
+	Disks   []DiskResources  `json:"disks"` // of the folders of models, each file system once; never null
+}
+
+// ProcessResources are what the daemon's process takes.
+type ProcessResources struct {
+	PID          int      `json:"pid"`
+	CPUPercent   *float64 `json:"cpu_usage_percent"` // of one processor, since the last look
+	ResidentMB   *float64 `json:"resident_memory_mb"`
+	HeapMB       float64  `json:"heap_mb"`
+	Goroutines   int      `json:"goroutines"`
+	Threads      *int     `json:"threads"`
+	OpenFiles    *int     `json:"open_files"`
+	MaxOpenFiles *int     `json:"max_open_files"`
+}
+
+// MachineResources are what this machine has, or the container that the daemon is in.
+type MachineResources struct {
+	CPUs              int      `json:"cpus"` // that the daemon may use
+	CPUPercent        *float64 `json:"cpu_usage_percent"`
+	Load1             *float64 `json:"load_average_1m"`
+	MemoryTotalMB     *float64 `json:"memory_total_mb"`
+	MemoryAvailableMB *float64 `json:"memory_available_mb"`
+	MemoryPercent     *float64 `json:"memory_usage_percent"`
+	NetworkMBps       *float64 `json:"network_usage_mbps"` // both ways together
+}
+
+// DiskResources are how a file system stands.
+type DiskResources struct {
+	Path         string  `json:"path"`
+	TotalGB      float64 `json:"total_capacity_gb"`
+	AvailableGB  float64 `json:"available_space_gb"`
+	UsagePercent float64 `json:"usage_percent"`
+}
+
+// Audit is a page of who has changed what, newest first.
+type Audit struct {
+	Entries []AuditEntry `json:"entries"` // never null
+	Page    int          `json:"page"`
+	Limit   int          `json:"limit"`
+}
+
+// An AuditEntry is one request that changed something, or was refused. It holds no key and no secret.
+type AuditEntry struct {
+	At        time.Time `json:"timestamp"`
+	Who       string    `json:"who"`                   // the name of the key; empty where none was shown
+	Role      string    `json:"role"`                  // admin, power_user or user; empty of a stranger
+	Remote    string    `json:"remote_addr,omitempty"` // without its port; empty for the socket
+	Action    string    `json:"action"`                // what was done, such as download.start
+	Target    string    `json:"target,omitempty"`      // a model, or a key of the settings
+	Result    string    `json:"result"`                // ok, or the Code of the refusal
+	RequestID string    `json:"request_id"`            // as X-Request-Id said
+}
