@@ -192,17 +192,19 @@ func (r *run) work(ctx context.Context, n int) {
 		r.sleep(ctx, time.Duration(rng.Int64N(int64(r.WaitMax))))
 	}
 	for ctx.Err() == nil {
-		t, ok := r.schedule.next(time.Now())
+		ready := time.Now()
+		t, ok := r.schedule.next(ready)
 		if !ok || !r.sleep(ctx, time.Until(t.due)) {
 			return
 		}
+		begin := beginOf(t.due, ready, time.Now())
 		o := r.door.call(ctx, t.call)
 		done := time.Now()
 		if ctx.Err() != nil {
 			return // cut short by us: no fault of the server, and no figure either
 		}
 		if t.measured {
-			r.tallies[t.call].add(o, done.Sub(t.due), done)
+			r.tallies[t.call].add(o, done.Sub(begin), done)
 		}
 		switch {
 		case r.Rate > 0:
@@ -212,6 +214,18 @@ func (r *run) work(ctx context.Context, n int) {
 			r.sleep(ctx, breather)
 		}
 	}
+}
+
+// timerSlack is how late a timer may fire without anybody being to blame: the kernel is asked for whole milliseconds.
+const timerSlack = 2 * time.Millisecond
+
+// beginOf is from when the latency of a request counts: from when it was due, whatever kept it from leaving then. Only
+// the timer of one who was ready in time is not the server's fault.
+func beginOf(due, ready, left time.Time) time.Time {
+	if !ready.Before(due) {
+		return due
+	}
+	return due.Add(max(min(left.Sub(due), timerSlack), 0))
 }
 
 // sleep waits, but not longer than the test lasts; false when ctx has ended.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -86,6 +87,7 @@ func TestLookingForEndpointsStartsNothing(t *testing.T) {
 		"with one":                         described,
 		"with one that says less":          `{"paths":{}}`,
 		"with none that can be read":       `<html>`,
+		"with one for others":              "secret",
 	} {
 		s := newServer()
 		s.described = document
@@ -126,6 +128,22 @@ func TestAConstantRateIsKept(t *testing.T) {
 			t.Errorf("latency %+v, want 30 ms", l)
 		}
 	})
+}
+
+func TestALatencyCountsFromWhenItsRequestWasDue(t *testing.T) {
+	due := time.Unix(1e9, 0)
+	for name, c := range map[string]struct{ ready, left, want time.Duration }{
+		"in time":                               {-time.Second, 0, 0},
+		"a timer that fires late":               {-time.Second, time.Millisecond, time.Millisecond},
+		"a machine that stands still":           {-time.Second, time.Second, timerSlack},
+		"a connection that became free late":    {time.Second, time.Second + time.Millisecond, 0},
+		"a timer cut short by the end":          {-time.Second, -time.Millisecond, 0},
+		"a user, who is due whenever she comes": {0, time.Microsecond, 0},
+	} {
+		if got := beginOf(due, due.Add(c.ready), due.Add(c.left)).Sub(due); got != c.want {
+			t.Errorf("%s: counts from %v after it was due, want %v", name, got, c.want)
+		}
+	}
 }
 
 // stall stops all answers for a second, two seconds after the beginning; each takes 10 ms otherwise.
@@ -214,8 +232,14 @@ func TestUsersThinkAndDoNotMarchInStep(t *testing.T) {
 		if n := len(s.loaded()); n < 2300 || n > 2700 {
 			t.Errorf("%d requests of 50 users in 100 s, want about 2500", n)
 		}
-		if s.busiest > 5 {
-			t.Errorf("%d at once", s.busiest)
+		first := 0
+		for _, r := range s.loaded() {
+			if r.at < 500*time.Millisecond {
+				first++
+			}
+		}
+		if first == 0 || first > 20 {
+			t.Errorf("%d of 50 users begin in the first half second of three", first)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -228,6 +252,55 @@ func TestUsersThinkAndDoNotMarchInStep(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestARateIsToldByTheTimeThatWasPlanned(t *testing.T) {
+	for name, s := range map[string]LoadSettings{"duration": {Duration: 10 * time.Second}, "requests": {Requests: 10}} {
+		synctest.Test(t, func(t *testing.T) {
+			s.Rate = 1 // the last answer comes after nine seconds
+			if r := mustLoad(t, onPipe(t, newServer(), s)); r.Total.Requests != 10 || r.Total.PerSecond != 1 {
+				t.Errorf("%s: %d requests, %v per second", name, r.Total.Requests, r.Total.PerSecond)
+			}
+		})
+	}
+}
+
+// A counted connection tells when it is closed.
+type counted struct {
+	net.Conn
+	closed chan<- struct{}
+	once   sync.Once
+}
+
+func (c *counted) Close() error {
+	c.once.Do(func() { c.closed <- struct{}{} })
+	return c.Conn.Close()
+}
+
+func TestConnectionsAreFewAndKeptAndClosedInTheEnd(t *testing.T) {
+	s := newServer()
+	var dialled atomic.Int64
+	closed := make(chan struct{}, 100)
+	settings := s.onSocket(t, LoadSettings{Users: 20, Connections: 3, Requests: 1000})
+	settings.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		dialled.Add(1)
+		return &counted{Conn: c, closed: closed}, nil
+	}
+	r := mustLoad(t, settings)
+	if n := dialled.Load(); n > 3 || s.busiest > 3 || r.Total.Errors != 0 {
+		t.Errorf("%d connections, %d of them busy at once, %+v", n, s.busiest, r.Total)
+	}
+	for n := range dialled.Load() {
+		select {
+		case <-closed:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%d of %d connections are still open", dialled.Load()-n, dialled.Load())
+		}
+	}
 }
 
 func TestATestThatIsOverDoesNotWaitForThoseWhoThink(t *testing.T) {
@@ -443,6 +516,24 @@ func TestATestThatIsStoppedReportsWhatThereIs(t *testing.T) {
 	}
 }
 
+func TestAStopAfterTheLastAnswerLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := newServer()
+		var looks atomic.Int64
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == activePath && looks.Add(1) == 2 {
+				cancel()
+			}
+			s.ServeHTTP(w, r)
+		})
+		r, err := Load(ctx, onPipe(t, h, LoadSettings{Requests: 10}))
+		if err != nil || r.Interrupted || r.Total.Requests != 10 || r.Download.Outcome != "cancelled" {
+			t.Errorf("%v, %+v", err, r)
+		}
+	})
+}
+
 func TestAStopWaitsOnlyAMomentForAStartThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
@@ -520,6 +611,17 @@ func TestOtherMachinesAreNotLoadedByMistake(t *testing.T) {
 	}
 	// A name of this machine that leads to another one.
 	if err := dialGuard(false)(t.Context(), "tcp", "192.0.2.1:80", nil); !errors.Is(err, ErrRemote) {
+		t.Errorf("%v", err)
+	}
+	settings, err := LoadSettings{URL: "http://localhost"}.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := newDoor(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.transport.DialContext(t.Context(), "tcp", "192.0.2.1:80"); !errors.Is(err, ErrRemote) {
 		t.Errorf("%v", err)
 	}
 	if dialGuard(true)(t.Context(), "tcp", "192.0.2.1:80", nil) != nil || dialGuard(false)(t.Context(), "tcp", "[::1]:80", nil) != nil {

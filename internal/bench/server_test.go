@@ -46,6 +46,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
+	if r.Header.Get("Accept-Encoding") != "" { // what is measured are the bytes that clients of the API get
+		w.WriteHeader(http.StatusNotAcceptable)
+		return
+	}
 	row := seen{route: r.Method + " " + r.URL.Path, model: manage.ModelID}
 	if manage.Action != "" {
 		row.route = manage.Action
@@ -94,6 +98,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if s.described == "" {
 			http.NotFound(w, r)
 			return
+		}
+		if s.described == "secret" {
+			w.WriteHeader(http.StatusForbidden)
 		}
 		io.WriteString(w, s.described)
 	default:
