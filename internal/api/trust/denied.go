@@ -1,7 +1,9 @@
 package trust
 
 import (
+	"math"
 	"net/http"
+	"strconv"
 	"time"
 
 	"ema/internal/model"
@@ -34,3 +36,16 @@ func (d *Denied) Class() model.Class {
 	}
 	return model.Usage
 }
+
+// Mark sets the headers that an answer with d's status must have.
+func (d *Denied) Mark(h http.Header) {
+	switch d.Status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="ema"`)
+	case http.StatusTooManyRequests:
+		h.Set("Retry-After", seconds(d.After.Seconds()))
+	}
+}
+
+// seconds is a count of whole seconds, at least one.
+func seconds(s float64) string { return strconv.Itoa(max(1, int(math.Ceil(s)))) }

@@ -33,15 +33,20 @@ func Permit(ctx context.Context, least Role) error {
 	case who.Role >= least:
 		return nil
 	case who.Role == None:
-		return &Denied{
-			Status: http.StatusUnauthorized, Message: "this needs a key with the role " + least.String(),
-			Hint: `send "Authorization: Bearer KEY"`,
-		}
+		return stranger(least)
 	default:
 		return &Denied{
 			Status: http.StatusForbidden, Message: "this needs the role " + least.String() + ", and " + who.called() + " has the role " + who.Role.String(),
 			Hint: "use a key of that role, or have an admin raise this one's role in auth.api_keys",
 		}
+	}
+}
+
+// stranger refuses who shows no key.
+func stranger(least Role) *Denied {
+	return &Denied{
+		Status: http.StatusUnauthorized, Message: "this needs a key with the role " + least.String(),
+		Hint: `send "Authorization: Bearer KEY"`,
 	}
 }
 
