@@ -79,20 +79,16 @@ type Audit struct {
 	Entries []AuditEntry `json:"entries"` // never null
 	Page    int          `json:"page"`
 	Limit   int          `json:"limit"`
-	Total   *int         `json:"total"` // null when counting them would take too long
 }
 
 // An AuditEntry is one request that changed something, or was refused. It holds no key and no secret.
 type AuditEntry struct {
-	ID        int64     `json:"id"`
 	At        time.Time `json:"timestamp"`
-	Actor     string    `json:"actor"` // the name of the key, or socket
-	Role      string    `json:"role"`  // admin, power_user or user; empty of a stranger
-	Remote    string    `json:"remote_addr,omitempty"`
-	Action    string    `json:"action"`            // the method and the pattern of the path
-	Target    string    `json:"target,omitempty"`  // a model, a download or a key of the settings
-	Outcome   string    `json:"outcome"`           // ok, or the Code of the refusal
-	Status    int       `json:"status"`            // of HTTP
-	RequestID string    `json:"request_id"`        // as X-Request-Id said
-	Details   string    `json:"details,omitempty"` // in words
+	Who       string    `json:"who"`                   // the name of the key; empty where none was shown
+	Role      string    `json:"role"`                  // admin, power_user or user; empty of a stranger
+	Remote    string    `json:"remote_addr,omitempty"` // without its port; empty for the socket
+	Action    string    `json:"action"`                // what was done, such as download.start
+	Target    string    `json:"target,omitempty"`      // a model, or a key of the settings
+	Result    string    `json:"result"`                // ok, or the Code of the refusal
+	RequestID string    `json:"request_id"`            // as X-Request-Id said
 }

@@ -188,7 +188,7 @@ func (c *Client) Progress(ctx context.Context, model, id string) (d Download, er
 // Run executes a command line within the daemon, writes what it prints, and returns its exit code. When ctx ends, the
 // command is cancelled.
 func (c *Client) Run(ctx context.Context, command Command, stdout, stderr io.Writer) (code int, err error) {
-	res, err := c.do(ctx, http.MethodPost, "/admin/run", command)
+	res, err := c.do(ctx, http.MethodPost, "/admin/run", command, stream)
 	if err != nil {
 		return 0, err
 	}
@@ -279,7 +279,7 @@ func (c *Client) Audit(ctx context.Context, page, limit int) (a Audit, err error
 func (c *Client) call(ctx context.Context, method, path string, body, into any) error {
 	reading, cancel := context.WithTimeout(ctx, 2*c.limit)
 	defer cancel()
-	res, err := c.do(reading, method, path, body)
+	res, err := c.do(reading, method, path, body, document)
 	if err != nil {
 		if ctx.Err() == nil && reading.Err() != nil {
 			return c.unreachable(reading.Err())
@@ -287,9 +287,6 @@ func (c *Client) call(ctx context.Context, method, path string, body, into any) 
 		return err
 	}
 	defer res.Body.Close()
-	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); kind != "application/json" { //nolint:errcheck // what is no type is no JSON
-		return c.stranger(res, fmt.Sprintf("with %q instead of JSON", kind))
-	}
 	err = json.NewDecoder(io.LimitReader(res.Body, mostAnswer)).Decode(into)
 	switch {
 	case err == nil:
@@ -302,8 +299,15 @@ func (c *Client) call(ctx context.Context, method, path string, body, into any) 
 	return &model.Error{Op: "ask the daemon", Class: model.Truncated, URL: c.where, Err: fmt.Errorf("its answer cannot be read: %w", err), Hint: "ask again; if that does not help, compare \"ema version\" on both sides"}
 }
 
-// do asks. What is no success comes back as an *Error, and a daemon that is not there as ErrNoDaemon.
-func (c *Client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
+// The kinds of answers.
+const (
+	document = "application/json"
+	stream   = "application/x-ndjson" // a JSON object a line
+)
+
+// do asks for an answer of that kind. What is no success comes back as an *Error, and a daemon that is not there as
+// ErrNoDaemon or ErrUnreachable.
+func (c *Client) do(ctx context.Context, method, path string, body any, kind string) (*http.Response, error) {
 	var payload bytes.Buffer
 	if body != nil {
 		if err := json.NewEncoder(&payload).Encode(body); err != nil {
@@ -324,10 +328,14 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 		}
 		return nil, c.unreachable(err)
 	}
-	if res.StatusCode == http.StatusOK {
+	got, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")) //nolint:errcheck // what is no type is not the one asked for
+	if res.StatusCode == http.StatusOK && got == kind {
 		return res, nil
 	}
 	defer res.Body.Close()
+	if res.StatusCode == http.StatusOK {
+		return nil, c.stranger(res, fmt.Sprintf("with %q instead of %s", got, kind))
+	}
 	return nil, c.errorOf(res)
 }
 

@@ -87,7 +87,7 @@ func (c *Client) Events(ctx context.Context, i Interest) (*Events, error) {
 	if i.Model != "" {
 		query.Set("model_id", i.Model)
 	}
-	res, err := c.do(ctx, http.MethodGet, "/events?"+query.Encode(), nil)
+	res, err := c.do(ctx, http.MethodGet, "/events?"+query.Encode(), nil, stream)
 	if err != nil {
 		return nil, err
 	}

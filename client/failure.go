@@ -12,8 +12,8 @@ import (
 
 // A Class sorts failures by what is to be done about them. On the wire it is its name.
 //
-// It and Error.Unwrap are all that this package takes from the inside of the house: a failure must be of the same class
-// on both sides of the wire, so that a command exits alike with and without a daemon, and one table has them all.
+// Errors and their classes are all that this package takes from the inside of the house: a failure must be of the same
+// class on both sides of the wire, so that a command exits alike with and without a daemon, and one table has them all.
 type Class = model.Class
 
 // The classes that an answer can be of, besides those of a single download's failure.

@@ -31,6 +31,7 @@ const patient = time.Minute
 //	daemon-kill              kill it
 //	daemon-signal NAME       send it HUP
 //	daemon-says PATTERN      wait until its stderr matches
+//	daemon-url KEY           serve the daemon's API on the network too, for who has that key; $URL is where
 //	until PATTERN ema ARG…   repeat a command until its stdout matches
 //	hub-rate BYTES           send so many bytes per second on each connection from now on; 0 is as fast as it goes
 func TestScriptsWithADaemon(t *testing.T) {
@@ -48,6 +49,7 @@ func TestScriptsWithADaemon(t *testing.T) {
 			"daemon-kill":   killDaemon,
 			"daemon-signal": signalDaemon,
 			"daemon-says":   daemonSays,
+			"daemon-url":    daemonURL,
 			"until":         until,
 		},
 		Setup: func(env *testscript.Env) error {
