@@ -176,8 +176,8 @@ func (g *Guard) admit(rules *rules, key shown, w http.ResponseWriter, r *http.Re
 	if who.Local = from.loopback || rules.Loopback; who.Local {
 		return who, err
 	}
-	if _, wrong := errors.AsType[*wrongKey](err); rules.calls == nil || wrong {
-		return who, err // a wrong key has been counted already
+	if rules.calls == nil {
+		return who, err
 	}
 	id := "address " + from.address
 	if who.Name != "" {

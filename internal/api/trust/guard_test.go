@@ -146,6 +146,9 @@ func TestAPageOfAnotherOriginCanNeitherReadNorDrive(t *testing.T) {
 		{"our own page, posting", "POST http://localhost:8000/x", []string{"Sec-Fetch-Site: same-origin", "Origin: http://localhost:8000"}, 200},
 		{"our own page in a browser without Sec-Fetch", "POST http://localhost:8000/x", []string{"Origin: http://localhost:8000"}, 200},
 		{"our own page behind a proxy with TLS", "POST http://localhost/x", []string{"Origin: https://localhost"}, 200},
+		{"our own page over TLS", "POST https://localhost/x", []string{"Origin: https://localhost"}, 200},
+		{"a page of our host without TLS", "POST https://localhost/x", []string{"Origin: http://localhost:443"}, 403},
+		{"a page of our host without TLS, its port ours", "POST https://localhost:8000/x", []string{"Origin: http://localhost:8000"}, 403},
 		{"fetch", here, []string{"Origin: http://evil.example"}, 403},
 		{"fetch from our name, another port", here, []string{"Origin: http://127.0.0.1:8001", "Sec-Fetch-Site: same-site"}, 403},
 		{"the same in a browser without Sec-Fetch", here, []string{"Origin: http://127.0.0.1:8001"}, 403},
@@ -295,6 +298,9 @@ func TestOnlyOpenPathsNeedNoKeyAndThereNobodyIsAnything(t *testing.T) {
 			t.Errorf("%s was reached by %+v", path, h.who)
 		}
 	}
+	if w := h.ask("GET http://127.0.0.1:8000/healthz", "Authorization: Bearer of-yesterday"); w.Code != 200 || h.who != (Identity{Local: true}) {
+		t.Errorf("/healthz with a wrong key is answered %d", w.Code)
+	}
 	if w := h.ask("GET http://127.0.0.1:8000/api/v1/models/org%2Fname/a..b", "Authorization: Bearer useruser"); w.Code != 200 {
 		t.Errorf("a model's id is answered %d", w.Code)
 	}
@@ -312,7 +318,11 @@ func TestBrowsersShowTheKeyOfAWebSocketAsASubprotocol(t *testing.T) {
 			t.Errorf("%q: answered %d to %+v who offers %q", offered, w.Code, h.who, h.last.Header.Values("Sec-WebSocket-Protocol"))
 		}
 	}
-	w := h.ask("GET http://127.0.0.1:8000/ws", "Sec-WebSocket-Protocol: bearer.useruser, bearer.adminadmin", "Upgrade: websocket")
+	w := h.ask("GET http://127.0.0.1:8000/ws", "Authorization: Bearer useruser", "Sec-WebSocket-Protocol: bearer.adminadmin", "Upgrade: websocket")
+	if w.Code != 200 || h.who.Role != User || h.last.Header.Get("Sec-WebSocket-Protocol") != "" {
+		t.Errorf("with Authorization too: answered %d to %+v", w.Code, h.who)
+	}
+	w = h.ask("GET http://127.0.0.1:8000/ws", "Sec-WebSocket-Protocol: bearer.useruser, bearer.adminadmin", "Upgrade: websocket")
 	if w.Code != 401 {
 		t.Errorf("two keys are answered %d", w.Code)
 	}

@@ -101,12 +101,6 @@ func takeKey(r *http.Request) (shown, *http.Request) {
 	return key, r
 }
 
-// wrongKey is a *Denied for a key that is none of ours.
-type wrongKey struct{ *Denied }
-
-// Unwrap lets errors.As find the *Denied.
-func (w *wrongKey) Unwrap() error { return w.Denied }
-
 // identify says who shows a key.
 func (g *Guard) identify(rules *rules, key shown, from peer, now time.Time, open bool) (Identity, error) {
 	if len(rules.keys) == 0 {
@@ -123,7 +117,7 @@ func (g *Guard) identify(rules *rules, key shown, from peer, now time.Time, open
 	}
 	found := rules.find(key)
 	if err := g.suspect(from).judge(found, now); err != nil {
-		return Identity{}, &wrongKey{err}
+		return Identity{}, err
 	}
 	return Identity{Name: found.name, Role: found.role}, nil
 }
