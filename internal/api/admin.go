@@ -158,38 +158,15 @@ func healthOf(ctx context.Context, probe func(context.Context) client.PartHealth
 	return h
 }
 
-// An auditPage is a page of who has changed what, newest first.
-type auditPage struct {
-	Entries []auditEntry `json:"entries" doc:"Never null."`
-	Page    int          `json:"page"`
-	Limit   int          `json:"limit"`
-}
-
-// An auditEntry is one request that changed something, or was refused. It reads as a client.AuditEntry.
-type auditEntry struct {
-	At        time.Time `json:"timestamp"`
-	Actor     string    `json:"actor" doc:"The name of the key, or socket; empty for who needs no key."`
-	Role      string    `json:"role" doc:"admin, power_user or user; empty of a stranger."`
-	Remote    string    `json:"remote_addr,omitempty" doc:"Where it came from; absent for the daemon's socket."`
-	Action    string    `json:"action" doc:"The id of the operation."`
-	Target    string    `json:"target,omitempty" doc:"A model, a command or keys of the settings."`
-	Outcome   string    `json:"outcome" doc:"ok, or the code of the refusal."`
-	RequestID string    `json:"request_id" doc:"As X-Request-Id said."`
-}
-
-func (s *Server) audit(ctx context.Context, r *paged) (*auditPage, error) {
+func (s *Server) audit(ctx context.Context, r *Paging) (*client.Audit, error) {
 	list, err := s.Trail.Audit(ctx, r.Limit, r.offset())
 	if err != nil {
 		return nil, err
 	}
-	page := &auditPage{Entries: []auditEntry{}, Page: r.Page, Limit: r.Limit}
+	page := &client.Audit{Entries: []client.AuditEntry{}, Page: r.Page, Limit: r.Limit}
 	for _, e := range list {
-		who := e.Who
-		if who == "" && e.Remote == "" {
-			who = "socket"
-		}
-		page.Entries = append(page.Entries, auditEntry{
-			At: e.At.UTC(), Actor: who, Role: e.Role, Remote: e.Remote, Action: e.Action, Target: e.Target, Outcome: e.Result, RequestID: e.RequestID,
+		page.Entries = append(page.Entries, client.AuditEntry{
+			At: e.At.UTC(), Who: e.Who, Role: e.Role, Remote: e.Remote, Action: e.Action, Target: e.Target, Result: e.Result, RequestID: e.RequestID,
 		})
 	}
 	return page, nil
@@ -201,11 +178,11 @@ const mostProfile = 30 // seconds
 // offerProfiles has the profiles of Go. The daemon's command line is not among them: people pass secrets there.
 func (s *Server) offerProfiles(rt *router) {
 	rt.raw(operation{
-		id: opProfiles, method: http.MethodGet, path: "/debug/pprof/", tag: tagAdmin, summary: "List the profiles that can be taken", text: "A page for people.",
+		id: opProfiles, method: http.MethodGet, path: "/debug/pprof/", tag: tagAdmin, summary: "List the profiles that can be taken", text: "A page for people.", kind: "text/html",
 	}, http.HandlerFunc(pprof.Index))
 	rt.raw(operation{
 		id: opProfile, method: http.MethodGet, path: "/debug/pprof/{profile}", tag: tagAdmin, summary: "Take a profile of the daemon",
-		text: "As `go tool pprof` and `go tool trace` read it.", fails: []int{http.StatusNotFound},
+		text: "As `go tool pprof` and `go tool trace` read it.", fails: []int{http.StatusNotFound}, kind: "application/octet-stream",
 		parameters: []*huma.Param{
 			{Name: "profile", In: "path", Required: true, Example: "heap", Schema: &huma.Schema{Type: huma.TypeString}, Description: "profile (of the processors), trace, heap, allocs, goroutine, block, mutex or threadcreate."},
 			{Name: "seconds", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(1.0), Maximum: new(float64(mostProfile))}, Description: "For how long; others than profile and trace then tell of that time alone."},

@@ -46,14 +46,14 @@ func (s *Server) offerDownloads(rt *router) {
 	}, s.history)
 }
 
-// A named request is about a model.
-type named struct {
+// ModelPath is the model that a request names in its path. It is exported because Huma looks into no other structs.
+type ModelPath struct {
 	Model string `path:"model_id" doc:"The model: org/name, as it is or escaped as org%2Fname." example:"acme/tiny-llm"`
 	id    model.ID
 }
 
 // Resolve refuses what names no model.
-func (n *named) Resolve(huma.Context) []error {
+func (n *ModelPath) Resolve(huma.Context) []error {
 	var err error
 	if n.id, err = model.ParseID(n.Model); err != nil && n.Model != "" {
 		return []error{&huma.ErrorDetail{Location: "path.model_id", Message: err.Error(), Value: n.Model}}
@@ -89,7 +89,7 @@ func (s *Server) active(context.Context, *struct{}) (*Active, error) {
 }
 
 type progressRequest struct {
-	named
+	ModelPath
 	DownloadID string `query:"download_id" doc:"This download of the model."`
 	Revision   string `query:"revision" doc:"The newest download of this revision; main is the same as none." example:"main"`
 }
@@ -171,16 +171,16 @@ func unknown(op string, id model.ID) error {
 	}
 }
 
-// A paged request is about one page of a list.
-type paged struct {
+// Paging is the page of a list that a request is about. It is exported because Huma looks into no other structs.
+type Paging struct {
 	Page  int `query:"page" minimum:"1" maximum:"1000000" default:"1" doc:"The first one is 1."`
 	Limit int `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many a page has at most."`
 }
 
-func (p paged) offset() int { return (p.Page - 1) * p.Limit }
+func (p Paging) offset() int { return (p.Page - 1) * p.Limit }
 
 type historyRequest struct {
-	paged
+	Paging
 	Sort  string `query:"sort" enum:"ended_at,created_at,started_at,model_id,total_mb" default:"ended_at" doc:"The field to sort by."`
 	Order string `query:"order" enum:"desc,asc" default:"desc" doc:"The greatest or newest first, or the other way around."`
 }

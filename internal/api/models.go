@@ -48,7 +48,7 @@ func (s *Server) offerModels(rt *router) {
 	}
 }
 
-func (s *Server) remove(ctx context.Context, r *named) (*client.Deleted, error) {
+func (s *Server) remove(ctx context.Context, r *ModelPath) (*client.Deleted, error) {
 	aim(ctx, r.id.Public())
 	freed, err := s.Remove(ctx, r.id)
 	if err != nil {

@@ -125,11 +125,11 @@ type operation struct {
 	fails            []int  // the statuses of refusals, beside those that any operation may have
 	tagged           bool   // an answer bears an ETag; who has it already is not sent it again
 	asks             map[string]any
-	says             any              // an example of an answer
-	schema           reflect.Type     // of the answer, where the handler does not say it
-	body             *huma.Schema     // of the request, the same
-	parameters       []*huma.Param    // the same
-	answers          []*huma.Response // the same; the first is 200
+	says             any           // an example of an answer
+	schema           reflect.Type  // of the answer, where the handler does not say it
+	body             *huma.Schema  // of the request, the same
+	parameters       []*huma.Param // the same
+	kind             string        // of an answer that is no JSON: its content type, or empty for one without a body
 }
 
 // An answer is the body of one that says yes.
@@ -171,6 +171,10 @@ func (rt *router) raw(o operation, h http.Handler) {
 			Description: http.StatusText(http.StatusOK),
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: rt.schema(o.schema)}},
 		}
+	} else if o.kind != "" {
+		op.Responses["200"] = &huma.Response{Description: http.StatusText(http.StatusOK), Content: map[string]*huma.MediaType{o.kind: {}}}
+	} else {
+		op.Responses["101"] = &huma.Response{Description: http.StatusText(http.StatusSwitchingProtocols)}
 	}
 	rt.add(o.id, o.method, o.path, h)
 	rt.api.OpenAPI().AddOperation(&op)
@@ -250,6 +254,7 @@ func reasons() map[int]string {
 		http.StatusRequestEntityTooLarge: "The body is too large.",
 		http.StatusUnsupportedMediaType:  "The body is not declared as JSON.",
 		http.StatusUnprocessableEntity:   "Fields are wrong: `details.fields` has all of them, each with its path.",
+		http.StatusUpgradeRequired:       "The request is none for a WebSocket.",
 		http.StatusTooManyRequests:       "There were too many requests, or the queue is full; try again as Retry-After says.",
 		http.StatusServiceUnavailable:    "The daemon is not ready for that.",
 		http.StatusInsufficientStorage:   "There is no space: `details.short_bytes` are missing, `details.freeable_bytes` could be freed.",
