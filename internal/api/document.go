@@ -3,7 +3,6 @@ package api
 import (
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -73,15 +72,18 @@ func version(v string) string {
 // offerDocument serves the document of all that was offered before, and the pages that show it.
 func (rt *router) offerDocument() {
 	rt.complete()
-	doc := rt.api.OpenAPI()
-	asJSON, err := json.Marshal(doc)
-	asYAML, err2 := doc.YAML()
-	if err := errors.Join(err, err2); err != nil {
-		rt.s.Log.Error("the document of the API cannot be made", "error", err.Error()) // a test makes all there are
-		return
+	doc := rt.api.OpenAPI() // nobody changes it any more
+	made := func(how func() ([]byte, error)) func() []byte {
+		return func() []byte {
+			raw, err := how()
+			if err != nil { // a test makes all there are
+				rt.s.Log.Error("the document of the API cannot be made", "error", err.Error())
+			}
+			return raw
+		}
 	}
-	rt.hidden(opDocument, http.MethodGet, "/openapi.json", pages.File("application/vnd.oai.openapi+json;version=3.1", asJSON))
-	rt.hidden(opDocument, http.MethodGet, "/openapi.yaml", pages.File("application/vnd.oai.openapi;version=3.1", asYAML))
+	rt.hidden(opDocument, http.MethodGet, "/openapi.json", pages.File("application/vnd.oai.openapi+json;version=3.1", made(doc.MarshalJSON)))
+	rt.hidden(opDocument, http.MethodGet, "/openapi.yaml", pages.File("application/vnd.oai.openapi;version=3.1", made(doc.YAML)))
 	all, err := pages.All()
 	if err != nil {
 		rt.s.Log.Info("no pages of the API's document", "why", err.Error())

@@ -123,6 +123,7 @@ func whole(t testing.TB) (*Server, *slate, *diary) {
 		},
 		over: []model.Download{
 			{ID: "dl_0", Model: hub("acme/done"), State: model.Completed, Size: 5, Done: 5, Created: exampleTime(), Ended: exampleTime()},
+			{ID: "dl_8", Model: hub("acme/here"), State: model.Completed, Size: 5, Done: 5, Created: exampleTime(), Ended: exampleTime()},
 			{ID: "dl_9", Model: hub("acme/bad"), State: model.Failed, Class: "integrity", Reason: "no", Created: exampleTime(), Ended: exampleTime()},
 		},
 	}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"sync"
 	"time"
 )
 
@@ -40,7 +41,7 @@ func All() (map[string]http.Handler, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w (%s is missing)", ErrNotBuilt, name)
 		}
-		all[at] = File(kinds()[path.Ext(name)], content)
+		all[at] = File(kinds()[path.Ext(name)], func() []byte { return content })
 	}
 	return all, nil
 }
@@ -52,16 +53,18 @@ func kinds() map[string]string {
 	}
 }
 
-// File serves content that never changes while the process lives. Whoever has it already is told so.
-func File(kind string, content []byte) http.Handler {
-	tag := Tag(content)
+// File serves content that never changes while the process lives, and is made when it is first asked for. Whoever has it
+// already is told so.
+func File(kind string, made func() []byte) http.Handler {
+	content := sync.OnceValue(made)
+	tag := sync.OnceValue(func() string { return Tag(content()) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Type", kind)
 		h.Set("Content-Security-Policy", policy)
-		h.Set("Etag", tag)
+		h.Set("Etag", tag())
 		h.Set("Cache-Control", "no-cache") // ask again: another version of ema may answer by then
-		ServeTagged(w, r, content)
+		ServeTagged(w, r, content())
 	})
 }
 
