@@ -2,8 +2,8 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -214,7 +214,7 @@ func (s *Server) start(ctx context.Context, m Manage, priority model.Priority, l
 
 func one(changed []model.Download, err error) (model.Download, error) {
 	if err == nil && len(changed) != 1 {
-		err = errors.New("the download is gone")
+		err = &Error{Code: WrongState, Message: "the download has ended meanwhile; ask again", Class: model.Busy, Status: http.StatusConflict}
 	}
 	if err != nil {
 		return model.Download{}, err

@@ -118,20 +118,20 @@ func whole(t testing.TB) (*Server, *slate, *diary) {
 	t.Helper()
 	list := &slate{
 		list: []model.Download{
-			{ID: "dl_1", Model: hub("acme/going"), State: model.Downloading, Size: 10 * model.MiB, Created: exampleTime(), Started: exampleTime()},
-			{ID: "dl_2", Model: hub("acme/waits"), State: model.Queued, Order: 1, Created: exampleTime()},
+			{ID: "dl_a", Model: hub("acme/going"), State: model.Downloading, Size: 10 * model.MiB, Created: exampleTime(), Started: exampleTime()},
+			{ID: "dl_b", Model: hub("acme/waits"), State: model.Queued, Order: 1, Created: exampleTime()},
 		},
 		over: []model.Download{
-			{ID: "dl_0", Model: hub("acme/done"), State: model.Completed, Size: 5, Done: 5, Created: exampleTime(), Ended: exampleTime()},
-			{ID: "dl_8", Model: hub("acme/here"), State: model.Completed, Size: 5, Done: 5, Created: exampleTime(), Ended: exampleTime()},
-			{ID: "dl_9", Model: hub("acme/bad"), State: model.Failed, Class: "integrity", Reason: "no", Created: exampleTime(), Ended: exampleTime()},
+			{ID: "dl_x", Model: hub("acme/done"), State: model.Completed, Size: 5, Done: 5, Created: exampleTime(), Ended: exampleTime()},
+			{ID: "dl_y", Model: hub("acme/here"), State: model.Completed, Size: 5, Done: 5, Created: exampleTime(), Ended: exampleTime()},
+			{ID: "dl_z", Model: hub("acme/bad"), State: model.Failed, Class: "integrity", Reason: "no", Created: exampleTime(), Ended: exampleTime()},
 		},
 	}
 	book := &diary{}
 	s := &Server{
 		Queue: list, History: list, Events: event.New(0),
 		Figures: func(id string) *Figures {
-			if id != "dl_1" {
+			if id != "dl_a" {
 				return nil
 			}
 			return &Figures{Stage: "fetching", Done: 4 * model.MiB, Total: 10 * model.MiB, Rate: float64(2 * model.MiB), ETA: 3 * time.Second, Connections: 4, Files: 3, FilesDone: 1}
