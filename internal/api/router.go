@@ -24,13 +24,12 @@ import (
 
 // A route is how one operation is reached.
 type route struct {
-	id      string // of the operation
-	method  string
-	path    string     // as documented
-	least   trust.Role // that may ask for it
-	handler http.Handler
-	pattern string // of the mux
-	whole   bool   // the pattern has no parameters
+	http.Handler
+	id     string // of the operation
+	method string
+	path   string     // as documented
+	least  trust.Role // that may ask for it
+	whole  bool       // the path has no parameters
 }
 
 // A router finds the operation that a request asks for, lets those do it who may, and remembers who changed what.
@@ -38,7 +37,7 @@ type router struct {
 	s      *Server
 	mux    *http.ServeMux
 	api    huma.API
-	routes map[string]*route // by their patterns
+	routes map[string]*route // by their patterns, as the mux has them
 	roles  map[string]trust.Role
 }
 
@@ -74,10 +73,9 @@ func (rt *router) add(id, method, at string, h http.Handler) {
 	if !declared { // what was forgotten stays shut
 		least = trust.Admin
 	}
-	rt.routes[pattern] = &route{
-		id: id, method: method, path: at, least: least, handler: h, pattern: pattern, whole: !strings.Contains(pattern, "{"),
-	}
-	rt.mux.Handle(pattern, h)
+	added := &route{Handler: h, id: id, method: method, path: at, least: least, whole: !strings.Contains(pattern, "{")}
+	rt.routes[pattern] = added
+	rt.mux.Handle(pattern, added)
 }
 
 // A visit is what is to be remembered of a request that changes something.
@@ -150,7 +148,7 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if found.whole { // it has been found already
-		found.handler.ServeHTTP(t, r)
+		found.ServeHTTP(t, r)
 		return
 	}
 	rt.mux.ServeHTTP(t, r)
@@ -169,9 +167,12 @@ func (rt *router) find(r *http.Request) *route {
 	if p := r.URL.EscapedPath(); path.Clean(p) != p && path.Clean(p)+"/" != p {
 		return nil
 	}
-	_, pattern := rt.mux.Handler(r)
-	found := rt.routes[pattern]
-	if found != nil && found.method == http.MethodDelete && r.URL.RawPath == "" && len(rt.methods(r)) > 1 {
+	h, _ := rt.mux.Handler(r)
+	found, ok := h.(*route)
+	if !ok {
+		return nil
+	}
+	if found.method == http.MethodDelete && r.URL.RawPath == "" && len(rt.methods(r)) > 1 {
 		// That is no model but a place of ours. A model that is called alike is deleted by its escaped name.
 		return nil
 	}
@@ -183,11 +184,17 @@ func (rt *router) methods(r *http.Request) []string {
 	var all []string
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		other := &http.Request{Method: method, Host: r.Host, URL: r.URL}
-		if _, pattern := rt.mux.Handler(other); rt.routes[pattern] != nil {
+		if h, _ := rt.mux.Handler(other); isRoute(h) {
 			all = append(all, method)
 		}
 	}
 	return all
+}
+
+// isRoute tells our handlers from those by which the mux redirects and refuses.
+func isRoute(h http.Handler) bool {
+	_, ok := h.(*route)
+	return ok
 }
 
 // lost answers where there is nothing.
