@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,10 @@ type client struct {
 // A request that it refuses is answered by Settings.Refuse.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s := h.settings.Load()
+	if !hijackable(w) {
+		s.Refuse(w, r, &Refusal{Status: http.StatusNotImplemented, Err: usage("this connection can't become a WebSocket; use HTTP/1.1")})
+		return
+	}
 	f, since, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		s.Refuse(w, r, err)
@@ -59,6 +64,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	conn.SetReadLimit(mostRead)
+	defer context.AfterFunc(ctx, func() { _ = g.conn.Close() })() //nolint:errcheck // nobody is there to tell
 
 	var others sync.WaitGroup
 	left := make(chan struct{})
@@ -76,13 +82,12 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		})
 	}
-	code, reason := h.tell(ctx, conn, c, ping, left, r.Context().Done())
+	code, reason := h.tell(conn, c, ping, left, r.Context().Done())
 	if code != 0 {
 		impatience := time.AfterFunc(closePatience, drop)
 		_ = conn.Close(code, reason) //nolint:errcheck // the client will see, or is no longer there
 		impatience.Stop()
 	}
-	drop()
 	_ = conn.CloseNow() //nolint:errcheck // it is closed in most cases
 	others.Wait()
 }
@@ -101,7 +106,7 @@ func ignore(ctx context.Context, conn *websocket.Conn) {
 }
 
 // tell writes to c what is for it until it has to end, and says with which code; 0 when nobody is there to read that.
-func (h *Hub) tell(ctx context.Context, conn *websocket.Conn, c *client, ping func(), left, stopped <-chan struct{}) (websocket.StatusCode, string) {
+func (h *Hub) tell(conn *websocket.Conn, c *client, ping func(), left, stopped <-chan struct{}) (websocket.StatusCode, string) {
 	pings := time.NewTicker(pingEvery)
 	defer pings.Stop()
 	for {
@@ -119,13 +124,11 @@ func (h *Hub) tell(ctx context.Context, conn *websocket.Conn, c *client, ping fu
 			if f.count == 0 {
 				continue
 			}
-			patience, stop := context.WithTimeout(ctx, writePatience)
-			err := conn.Write(patience, websocket.MessageText, f.text)
-			if err != nil && errors.Is(patience.Err(), context.DeadlineExceeded) && c.end.Load() == nil {
-				h.slow.Add(1)
-			}
-			stop()
-			if err != nil {
+			// Without ctx, whose end closes the connection under it.
+			if err := conn.Write(context.Background(), websocket.MessageText, f.text); err != nil {
+				if errors.Is(err, os.ErrDeadlineExceeded) && c.end.Load() == nil {
+					h.slow.Add(1)
+				}
 				return 0, ""
 			}
 			c.waiting.Add(int64(-f.solid))

@@ -25,9 +25,10 @@ const (
 	backlog       = 100_000 // events of the bus that may wait for the hub: nobody tells so many before it has read them
 	pingEvery     = 20 * time.Second
 	pongPatience  = 20 * time.Second
-	writePatience = 30 * time.Second // for one batch
+	writePatience = 30 * time.Second // for one write
 	closePatience = 2 * time.Second  // for the client's goodbye
 	mostRead      = 1 << 10          // bytes of a message of a client
+	writeBuffer   = 8 << 10          // for each client
 )
 
 // Settings are what a hub needs to know. The zero Settings are the defaults.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -601,10 +602,23 @@ func TestAPageFromAnotherOriginIsRefused(t *testing.T) {
 
 func TestARequestForNoWebSocketIsRefusedByTheHouse(t *testing.T) {
 	h := New(event.New(0), Settings{})
+	srv := httptest.NewServer(h)
+	defer srv.Close()
+	res, err := srv.Client().Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(res.Body)
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusUpgradeRequired || res.Header.Get("Upgrade") != "websocket" || !strings.Contains(string(text), "Upgrade") {
+		t.Errorf("%d %v %s, want 426 with a sentence", res.StatusCode, res.Header, text)
+	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/ws", nil))
-	if w.Code != http.StatusUpgradeRequired || w.Header().Get("Upgrade") != "websocket" || !strings.Contains(w.Body.String(), "Upgrade") {
-		t.Errorf("%d %v %s, want 426 with a sentence", w.Code, w.Header(), w.Body)
+	if w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "HTTP/1.1") {
+		t.Errorf("without a connection to take: %d %s, want 501 with a sentence", w.Code, w.Body)
 	}
 	if s := h.Stats(); s.Clients != 0 {
 		t.Errorf("%d clients are here, want none", s.Clients)

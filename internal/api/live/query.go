@@ -1,7 +1,6 @@
 package live
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -110,33 +109,6 @@ func with(set map[string]bool, one string) map[string]bool {
 
 func usage(format string, args ...any) error {
 	return &model.Error{Op: "follow messages", Class: model.Usage, Err: fmt.Errorf(format, args...)}
-}
-
-// gate holds back what the library answers to a handshake that it refuses, so that Refuse answers instead.
-type gate struct {
-	http.ResponseWriter
-	status int
-}
-
-// Unwrap leads the library to the connection.
-func (g *gate) Unwrap() http.ResponseWriter { return g.ResponseWriter }
-
-func (g *gate) WriteHeader(status int) {
-	g.status = status
-	if status == http.StatusSwitchingProtocols {
-		g.ResponseWriter.WriteHeader(status)
-	}
-}
-
-func (g *gate) Write(p []byte) (int, error) { return len(p), nil }
-
-// refusal is what the library has said.
-func (g *gate) refusal(err error) error {
-	class := model.Usage
-	if g.status == http.StatusForbidden {
-		class = model.Auth
-	}
-	return &Refusal{Status: g.status, Err: &model.Error{Op: "follow messages", Class: class, Err: errors.Unwrap(err)}}
 }
 
 // clip shortens foreign text for an error message.
