@@ -242,11 +242,13 @@ func TestMessagesGoOutWhenTheFirstHasWaitedLongEnough(t *testing.T) {
 	bubble(t, Settings{}, func(t *testing.T, h *house) {
 		c := h.client(t, "")
 		begin := time.Now()
+		h.bus.Tell(progress("a", 1))
 		h.bus.Tell(change("a", model.Queued))
 		time.Sleep(60 * time.Millisecond)
+		h.bus.Tell(progress("a", 2)) // makes the first worthless before it has left
 		h.bus.Tell(change("a", model.Resolving))
 		time.AfterFunc(41*time.Millisecond, func() { h.bus.Tell(change("a", model.Paused)) })
-		c.wants("a:QUEUED a:DOWNLOADING")
+		c.wants("a:QUEUED a:2 a:DOWNLOADING")
 		if took := time.Since(begin); took != 100*time.Millisecond {
 			t.Errorf("the batch came after %v, want 100ms", took)
 		}
