@@ -309,6 +309,13 @@ func TestAFilterPicksByTypeAndByModel(t *testing.T) {
 	})
 }
 
+func TestASignedLinkIsFoundByWhatIsPublicOfIt(t *testing.T) {
+	f, _, err := parseQuery("model_id=https://host.example/f%3Fsig=secret")
+	if err != nil || !f.wants(&message{model: "https://host.example/f"}) || f.wants(&message{model: "https://host.example/g"}) {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
 func TestEventsOfAKindThatIsUnknownHarmNobody(t *testing.T) {
 	bubble(t, Settings{}, func(t *testing.T, h *house) {
 		c := h.client(t, "")
@@ -320,7 +327,7 @@ func TestEventsOfAKindThatIsUnknownHarmNobody(t *testing.T) {
 }
 
 func TestProgressOfADownloadNeverWaitsTwice(t *testing.T) {
-	bubble(t, Settings{BatchSize: 3}, func(t *testing.T, h *house) {
+	bubble(t, Settings{BatchSize: 3, Queue: 5}, func(t *testing.T, h *house) {
 		c := h.client(t, "")
 		h.bus.Tell(progress("a", 1))
 		h.bus.Tell(change("b", model.Queued))
@@ -653,6 +660,7 @@ func TestResumingAfterWhatIsNoLongerKeptIsRefused(t *testing.T) {
 		for n := 0; n < history; {
 			n += len(c.batch())
 		}
+		h.hasNothingWaiting(t)
 		for range 3 * history { // the list is cut down several times
 			h.bus.Tell(change("n", model.Queued))
 		}
@@ -680,13 +688,19 @@ func TestAClientThatIsAheadOfTheHubIsToldNothingTwice(t *testing.T) {
 		c.wants("b:QUEUED")
 		h.bus.Tell(change("c", model.Queued))
 		c.wants("c:QUEUED")
-		synctest.Wait()
-		for c := range h.here {
-			if n := c.waiting.Load(); n != 0 {
-				t.Errorf("%d messages wait for a client that has read all", n)
-			}
-		}
+		h.hasNothingWaiting(t)
 	})
+}
+
+// hasNothingWaiting fails when messages count as waiting though all clients have read all.
+func (h *house) hasNothingWaiting(t *testing.T) {
+	t.Helper()
+	synctest.Wait()
+	for c := range h.here {
+		if n := c.waiting.Load(); n != 0 {
+			t.Errorf("%d messages count as waiting for a client that has read all", n)
+		}
+	}
 }
 
 func TestEventsToldBeforeTheHubRunsAreNotLost(t *testing.T) {
