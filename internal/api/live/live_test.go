@@ -402,6 +402,22 @@ func TestAClientThatLeavesTooMuchUnreadIsCutOffAndResumes(t *testing.T) {
 	})
 }
 
+func TestAClientThatIsCutOffHasLittleTimeToSayGoodbye(t *testing.T) {
+	bubble(t, Settings{BatchSize: 1, Queue: 1}, func(t *testing.T, h *house) {
+		c := h.client(t, "")
+		for range 5 {
+			h.bus.Tell(change("a", model.Queued))
+			synctest.Wait()
+		}
+		c.wants("a:QUEUED")
+		time.Sleep(closePatience)
+		synctest.Wait()
+		if s := h.Stats(); s.Clients != 0 || s.ClosedSlow != 1 {
+			t.Errorf("the hub counts %+v, want nobody left", s)
+		}
+	})
+}
+
 func TestMessagesThatAFilterLeavesOutDoNotMakeAClientSlow(t *testing.T) {
 	bubble(t, Settings{BatchSize: 1, Queue: 2}, func(t *testing.T, h *house) {
 		c := h.client(t, "model_id=org/a")
@@ -610,7 +626,13 @@ func TestAPageFromAnotherOriginIsRefused(t *testing.T) {
 }
 
 func TestARequestForNoWebSocketIsRefusedByTheHouse(t *testing.T) {
-	h := New(event.New(0), Settings{})
+	h := New(event.New(0), Settings{Refuse: func(w http.ResponseWriter, _ *http.Request, err error) {
+		if r, ok := errors.AsType[*Refusal](err); !ok || r.Status != http.StatusUpgradeRequired {
+			t.Errorf("%#v, want 426", err)
+		}
+		w.WriteHeader(http.StatusTeapot) // as no library would
+		_, _ = io.WriteString(w, "the house says: "+err.Error())
+	}})
 	srv := httptest.NewServer(h)
 	defer srv.Close()
 	res, err := srv.Client().Get(srv.URL)
@@ -621,9 +643,10 @@ func TestARequestForNoWebSocketIsRefusedByTheHouse(t *testing.T) {
 	if err := errors.Join(err, res.Body.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if res.StatusCode != http.StatusUpgradeRequired || res.Header.Get("Upgrade") != "websocket" || !strings.Contains(string(text), "Upgrade") {
-		t.Errorf("%d %v %s, want 426 with a sentence", res.StatusCode, res.Header, text)
+	if res.StatusCode != http.StatusTeapot || res.Header.Get("Upgrade") != "websocket" || !strings.HasPrefix(string(text), "the house says: ") || !strings.Contains(string(text), "Upgrade") {
+		t.Errorf("%d %v %s, want what Refuse says", res.StatusCode, res.Header, text)
 	}
+	h.Configure(Settings{}) // whose own Refuse keeps to the status
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/ws", nil))
 	if w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "HTTP/1.1") {
