@@ -92,7 +92,7 @@ func TestWhateverIsObservedTheSeriesStayFew(t *testing.T) {
 				sum[name] += int(one.GetHistogram().GetSampleCount()) + int(one.GetCounter().GetValue())
 			}
 		}
-		// With 8 methods and 6 classes of status, and "none" and "other" beside the operations.
+		// "none" and "other" stand beside the operations, and six classes of status beside that of get-model.
 		for name, most := range map[string]int{
 			"api_response_time_seconds":     (mostOperations + 2) * 7,
 			"ema_database_duration_seconds": mostStatements + 2,
