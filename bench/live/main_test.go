@@ -35,7 +35,9 @@ func TestWhatIsMissingTwiceOrInDisorderIsSeen(t *testing.T) {
 		c.delays[i].Histogram = newHistogram()
 	}
 	now := time.Now()
-	at := func(n int) []byte { return fmt.Appendf(nil, `{"reason":"%s%d %d"}`, mark, n, now.Add(-time.Second).UnixNano()) }
+	at := func(n int) []byte {
+		return fmt.Appendf(nil, `{"reason":"%s%d %d"}`, mark, n, now.Add(-time.Second).UnixNano())
+	}
 	for _, n := range []int{0, 1, 1, 4, 3, 5} {
 		c.each[0].note(at(n), now, &c.delays[0])
 	}

@@ -17,8 +17,10 @@ func (p prepared) ServeStatus(w http.ResponseWriter, _ *http.Request) {
 	w.Header()["Content-Type"] = []string{"application/json"}
 	_, _ = w.Write(p.body) //nolint:errcheck // a recorder takes all
 }
+
 func (p prepared) ServeModel(w http.ResponseWriter, r *http.Request, _ model.ID) { p.ServeStatus(w, r) }
-func (p prepared) ServeStorage(w http.ResponseWriter, r *http.Request)           { p.ServeStatus(w, r) }
+
+func (p prepared) ServeStorage(w http.ResponseWriter, r *http.Request) { p.ServeStatus(w, r) }
 
 // discard is an answer that nobody reads.
 type discard struct{ header http.Header }

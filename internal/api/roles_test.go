@@ -31,7 +31,7 @@ func TestEachOperationLetsInExactlyWhomItMay(t *testing.T) {
 	s.Events = nil // a stream of events would not end
 	declared := roles()
 	seen := 0
-	for pattern, r := range s.router(true).routes {
+	for pattern, r := range s.router().routes {
 		least, ok := declared[r.id]
 		if !ok {
 			t.Errorf("%s (%s) has no role in roles", pattern, r.id)
@@ -41,7 +41,7 @@ func TestEachOperationLetsInExactlyWhomItMay(t *testing.T) {
 		for as := trust.None; as <= trust.Admin; as++ {
 			s, _, _ := whole(t)
 			path, body := requestOf(r)
-			res := ask(t, s.router(true), as, r.method, path, body)
+			res := ask(t, s.router(), as, r.method, path, body)
 			switch {
 			case as >= least:
 				if res.StatusCode == http.StatusUnauthorized || res.StatusCode == http.StatusForbidden || res.StatusCode >= 500 || res.StatusCode == http.StatusNotFound {
@@ -65,7 +65,7 @@ func TestEachOperationLetsInExactlyWhomItMay(t *testing.T) {
 
 func TestWhatHasNoRoleIsShut(t *testing.T) {
 	s, _, _ := whole(t)
-	rt := s.router(false)
+	rt := s.router()
 	rt.hidden("nobody-thought-of-it", "GET", "/secret", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	if res := ask(t, rt, trust.PowerUser, "GET", "/secret", ""); res.StatusCode != http.StatusForbidden {
 		t.Error(res.Status)
@@ -74,7 +74,7 @@ func TestWhatHasNoRoleIsShut(t *testing.T) {
 
 func TestEverythingBelowTheseThreeIsForAdmins(t *testing.T) {
 	s, _, _ := whole(t)
-	for pattern, r := range s.router(true).routes {
+	for pattern, r := range s.router().routes {
 		for _, place := range []string{Base + "/admin/", Base + "/config/", "/debug/"} {
 			if strings.HasPrefix(r.path, place) && r.least != trust.Admin {
 				t.Errorf("%s is for %s", pattern, r.least)
@@ -98,13 +98,6 @@ func TestUsersStartAndPowerUsersManage(t *testing.T) {
 				t.Errorf("%s as %s was refused and done", action, as)
 			}
 		}
-	}
-}
-
-func TestCommandsRunThroughTheSocketAlone(t *testing.T) {
-	s, _, _ := whole(t)
-	if res := ask(t, s.Handler(), trust.Admin, "POST", Base+"/admin/run", `{"args":["ls"]}`); res.StatusCode != http.StatusNotFound {
-		t.Error(res.Status)
 	}
 }
 
@@ -152,7 +145,7 @@ func TestEachChangeIsRecordedWithWhoAskedForItAndWhatCameOfIt(t *testing.T) {
 		},
 	} {
 		s, _, book := whole(t)
-		res := ask(t, s.router(true), c.as, c.method, c.path, c.body)
+		res := ask(t, s.router(), c.as, c.method, c.path, c.body)
 		got := book.newest(t)
 		if time.Since(got.At) > time.Minute || got.Remote == "" {
 			t.Errorf("%s: %+v", promise, got)

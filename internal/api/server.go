@@ -101,6 +101,10 @@ type Server struct {
 	// Measure is told of each answer: the operation, of which there are a few dozen and which is empty where there is
 	// none, the status and the time it took. It must not wait.
 	Measure func(operation string, status int, took time.Duration)
+	// Access, unless nil, gets a line for each request that comes over the network.
+	Access *slog.Logger
+	// Banner, unless empty, is told to all who ask over the network, as the Server header.
+	Banner  string
 	Version Version
 	Log     *slog.Logger
 }
@@ -117,7 +121,7 @@ const (
 // other requests have two seconds to be answered. It closes l.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	return s.serve(ctx, l, &http.Server{
-		Handler: trust.Local(s.router(true)), ReadHeaderTimeout: headerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: 64 << 10,
+		Handler: trust.Local(s.Handler()), ReadHeaderTimeout: headerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	})
 }
@@ -125,7 +129,29 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 // RunGuarded answers those whom guard lets in, on a listener of trust.Listen, as Run does. The guard must refuse by
 // s.Refuse, and have Open among its open paths.
 func (s *Server) RunGuarded(ctx context.Context, l net.Listener, guard *trust.Guard, p trust.Patience) error {
-	return s.serve(ctx, l, trust.HTTPServer(guard.Wrap(s.Handler()), p, s.Log))
+	return s.serve(ctx, l, trust.HTTPServer(s.entrance(guard.Wrap(s.Handler())), p, s.Log))
+}
+
+// entrance stands before the guard: it also sees whom that refuses. Queries are not logged, they may have secrets in them.
+func (s *Server) entrance(next http.Handler) http.Handler {
+	if s.Access == nil && s.Banner == "" {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.Banner != "" {
+			w.Header().Set("Server", s.Banner)
+		}
+		if s.Access == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		begun, t := time.Now(), &told{ResponseWriter: w}
+		defer func() {
+			s.Access.Info("request", "method", clip(r.Method), "path", clip(r.URL.Path), "status", t.status, "took", time.Since(begun),
+				"remote", r.RemoteAddr, "request_id", w.Header().Get("X-Request-Id"))
+		}()
+		next.ServeHTTP(t, r)
+	})
 }
 
 func (s *Server) serve(ctx context.Context, l net.Listener, server *http.Server) error {
@@ -149,16 +175,16 @@ func (s *Server) serve(ctx context.Context, l net.Listener, server *http.Server)
 
 // Handler answers requests from other machines and from browsers. Who asks must be in their contexts, where a trust.Guard
 // puts it: strangers get next to nothing.
-func (s *Server) Handler() http.Handler { return s.router(false) }
+func (s *Server) Handler() http.Handler { return s.router() }
 
-// router is all that can be asked for; over the daemon's own socket that is more.
-func (s *Server) router(socket bool) *router {
+// router is all that can be asked for.
+func (s *Server) router() *router {
 	rt := newRouter(s)
 	if s.Queue != nil {
 		s.offerDownloads(rt)
 	}
 	s.offerModels(rt)
-	s.offerStreams(rt, socket)
+	s.offerStreams(rt)
 	if s.Settings != nil {
 		s.offerSettings(rt)
 	}

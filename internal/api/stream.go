@@ -15,11 +15,11 @@ import (
 )
 
 // offerStreams has what goes on until somebody ends it.
-func (s *Server) offerStreams(rt *router, socket bool) {
+func (s *Server) offerStreams(rt *router) {
 	if s.Events != nil {
 		rt.hidden(opEvents, http.MethodGet, Base+"/events", rt.handled(s.events))
 	}
-	if s.Execute != nil && socket {
+	if s.Execute != nil {
 		rt.hidden(opRun, http.MethodPost, Base+"/admin/run", rt.handled(s.run))
 	}
 	if s.Live != nil {
