@@ -16,8 +16,8 @@ import (
 	"ema/internal/model"
 )
 
-// Settings are what metrics are made from. Functions are called at each scrape, from several goroutines at once; they must
-// answer quickly. What a function that is nil would have told is not shown.
+// Settings are what metrics are made from. Functions are called at scrapes, from several goroutines at once; they must
+// answer quickly and wait for no download. What a function that is nil would have told is not shown.
 type Settings struct {
 	Version, Commit string // of this program
 
@@ -27,15 +27,14 @@ type Settings struct {
 	// Since is the number of the last event that is not to be counted, event.Bus.Seq when New is called; with 0,
 	// counting begins when Run does.
 	Since uint64
-	// Storage is what the models take, each content once, and what this user may still fill of their volume.
+	// Storage is what the models take, each content once, and what this user may still fill of their volume. It may
+	// take its time: what it told half a minute ago is good enough, one call at a time is made, and a scrape goes without
+	// what it does not answer within three seconds.
 	Storage func() (used, free model.Bytes, err error)
 	// Limit is the bandwidth limit for all downloads together, per second; 0 is none.
 	Limit func() model.Bytes
 	// WebSocket is how those stand that follow live.
 	WebSocket func() WebSocket
-	// Received are the bytes that came since the start, by kind of source: "huggingface", "https" and "file". Others
-	// are shown together.
-	Received func() map[string]int64
 
 	Log *slog.Logger // nil: nothing is logged
 }
@@ -58,6 +57,9 @@ type Metrics struct {
 	successes, failures  prometheus.Counter
 	losses               prometheus.Counter
 	retries              [classes]prometheus.Counter
+	received             map[model.Scheme]prometheus.Counter // that of "other" by the name otherScheme
+	verified             map[Verdict]prometheus.Counter
+	repaired             map[Repair]prometheus.Counter
 	operations, database *observers
 
 	backlog int             // most events that may wait to be counted; 0 is as the bus has it
@@ -82,6 +84,7 @@ func New(s Settings) *Metrics {
 	m := &Metrics{settings: s, registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.countDownloads()
+	m.countModels()
 	m.countRequests()
 	m.readAtScrape()
 	build := m.gauges("ema_build_info", "Always 1; the labels say which build this is.", "version", "commit", "go_version")
@@ -109,17 +112,43 @@ func (m *Metrics) countDownloads() {
 	}
 }
 
+// countModels registers what Received, Verified and Repaired count.
+func (m *Metrics) countModels() {
+	received := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "ema_received_bytes_total", Help: "Bytes of models that came, by kind of source, also those that had to come twice.",
+	}, []string{"source"})
+	verified := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "ema_verifications_total", Help: "Revisions of which every byte was read and compared with its hash, by result.",
+	}, []string{"result"})
+	repaired := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "ema_repairs_total", Help: "Revisions that were to be made whole again, by result.",
+	}, []string{"result"})
+	m.registry.MustRegister(received, verified, repaired)
+	m.received = map[model.Scheme]prometheus.Counter{}
+	for scheme, source := range map[model.Scheme]string{model.Hub: "huggingface", model.HTTPS: "https", model.Folder: "file", otherScheme: other} {
+		m.received[scheme] = received.WithLabelValues(source)
+	}
+	m.verified = map[Verdict]prometheus.Counter{}
+	for _, v := range []Verdict{Whole, Damaged, Unverified} {
+		m.verified[v] = verified.WithLabelValues(string(v))
+	}
+	m.repaired = map[Repair]prometheus.Counter{}
+	for _, r := range []Repair{NothingToMend, Mended, NotMended} {
+		m.repaired[r] = repaired.WithLabelValues(string(r))
+	}
+}
+
 // countRequests registers what Observe and ObserveDatabase count.
 func (m *Metrics) countRequests() {
 	requests := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "api_response_time_seconds", Help: "Time to answer a request, by operation, method and class of status; streams count when they end.", Buckets: answers(),
-	}, []string{"operation", "method", "status"})
+		Name: "api_response_time_seconds", Help: "Time to answer a request, by operation and class of status; streams count when they end.", Buckets: answers(),
+	}, []string{"operation", "status"})
 	statements := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "ema_database_duration_seconds", Help: "Time that the database took, by operation.", Buckets: answers(),
 	}, []string{"operation"})
 	m.registry.MustRegister(requests, statements)
 	m.operations = newObservers(mostOperations, func(s series) prometheus.Observer {
-		return requests.WithLabelValues(s.operation, s.method, s.status)
+		return requests.WithLabelValues(s.operation, s.status)
 	})
 	m.database = newObservers(mostStatements, func(s series) prometheus.Observer { return statements.WithLabelValues(s.operation) })
 }

@@ -35,14 +35,13 @@ func everything() Settings {
 		Storage:   func() (used, free model.Bytes, err error) { return 3 * model.GiB, 5 * model.GiB, nil },
 		Limit:     func() model.Bytes { return 10 * model.MiB },
 		WebSocket: func() WebSocket { return WebSocket{Clients: 2, Sent: 30, Superseded: 4, ClosedSlow: 1} },
-		Received:  func() map[string]int64 { return map[string]int64{"huggingface": 7, "https": 8, "x": 1, "y": 2} },
 	}
 }
 
 // used are metrics of which each has a series.
 func used() *Metrics {
 	m := New(everything())
-	m.Observe("get-model", "GET", 200, time.Millisecond)
+	m.Observe("get-model", 200, time.Millisecond)
 	m.ObserveDatabase("save", time.Millisecond)
 	m.change("a", model.Resolving, time.Now())
 	m.change("a", model.Completed, time.Now())
@@ -142,7 +141,7 @@ func TestWhatNobodyTellsIsNotShown(t *testing.T) {
 	found := gathered(t, New(Settings{}))
 	for _, name := range []string{
 		"model_active_downloads", "ema_queue_downloads", "model_storage_usage_bytes", "ema_storage_free_bytes",
-		"ema_bandwidth_limit_bytes_per_second", "ema_websocket_clients", "ema_received_bytes_total",
+		"ema_bandwidth_limit_bytes_per_second", "ema_websocket_clients",
 	} {
 		if found[name] != nil {
 			t.Errorf("%s is shown", name)
@@ -172,10 +171,6 @@ func TestFunctionsAreReadAtEachScrape(t *testing.T) {
 		{30, "ema_websocket_messages_sent_total", nil},
 		{4, "ema_websocket_messages_superseded_total", nil},
 		{1, "ema_websocket_slow_clients_closed_total", nil},
-		{7, "ema_received_bytes_total", []string{"source", "huggingface"}},
-		{8, "ema_received_bytes_total", []string{"source", "https"}},
-		{0, "ema_received_bytes_total", []string{"source", "file"}},
-		{3, "ema_received_bytes_total", []string{"source", "other"}},
 	} {
 		if got := value(t, m, want.name, want.labels...); got != want.value {
 			t.Errorf("%s of %v is %v, want %v", want.name, want.labels, got, want.value)

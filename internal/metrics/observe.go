@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"maps"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,10 +10,10 @@ import (
 )
 
 // Observe counts the answer to a request: the operation by its id, of which there are a few dozen and which is empty where
-// there is none, the method, the status and the time that it took. What cannot be the id of an operation, such as a path,
-// counts as "other". It does not wait for anybody, and allocates nothing but for what it has never seen.
-func (m *Metrics) Observe(operation, method string, status int, took time.Duration) {
-	m.operations.get(series{operation, methodOf(method), classOf(status)}).Observe(max(0, took.Seconds()))
+// there is none, the status and the time that it took. What cannot be the id of an operation, such as a path, counts as
+// "other". It does not wait for anybody, and allocates nothing but for what it has never seen.
+func (m *Metrics) Observe(operation string, status int, took time.Duration) {
+	m.operations.get(series{operation, classOf(status)}).Observe(max(0, took.Seconds()))
 }
 
 // ObserveDatabase counts an operation of the database, such as "save", of which there are a few, and the time it took. It
@@ -30,7 +29,7 @@ const (
 )
 
 // A series is what the labels of a histogram say.
-type series struct{ operation, method, status string }
+type series struct{ operation, status string }
 
 // observers find the histogram of a series without a lock, since all requests pass here. New series are rare, and there
 // are few, so the map is copied for each. The vectors of client_golang would do, for an allocation and a hash each time.
@@ -88,15 +87,6 @@ func isOperation(s string) bool {
 		}
 	}
 	return len(s) > 0 && len(s) <= 64
-}
-
-// methodOf is method where it is one that is in use; clients may send any word.
-func methodOf(method string) string {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
-		return method
-	}
-	return other
 }
 
 func classOf(status int) string {

@@ -2,8 +2,11 @@ package metrics
 
 import (
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
 
 	"ema/internal/model"
 )
@@ -53,9 +56,6 @@ func (m *Metrics) readAtScrape() {
 	if s.WebSocket != nil {
 		m.registry.MustRegister(webSocket(s.WebSocket))
 	}
-	if s.Received != nil {
-		m.registry.MustRegister(received(s.Received))
-	}
 }
 
 func downloads(list func() []model.Download) reader {
@@ -73,18 +73,57 @@ func downloads(list func() []model.Download) reader {
 	}}
 }
 
+// How long what the disk told is shown, and how long a scrape waits for it.
+const (
+	storageAge      = 30 * time.Second
+	storagePatience = 3 * time.Second
+)
+
+// A usage is what was measured of the storage.
+type usage struct {
+	used, free model.Bytes
+	err        error
+	at         time.Time
+}
+
+// storage asks the disk neither at each scrape, since that reads the folder of every model, nor twice at once, since it may
+// hang; what hangs must not hide everything else either.
 func storage(measure func() (used, free model.Bytes, err error)) reader {
-	usage := describe("model_storage_usage_bytes", "What the models take on the disk, each content once.")
+	taken := describe("model_storage_usage_bytes", "What the models take on the disk, each content once.")
 	left := describe("ema_storage_free_bytes", "What may still be filled of the volume of the models.")
-	return reader{[]*prometheus.Desc{usage, left}, func(ch chan<- prometheus.Metric) {
-		used, free, err := measure()
-		if err != nil { // a gap tells the truth, and the other metrics are shown all the same
-			err = fmt.Errorf("measure the storage for metrics: %w; check the disk", err)
-			ch <- prometheus.NewInvalidMetric(usage, err)
+	var asking singleflight.Group
+	var last atomic.Pointer[usage]
+	now := func() *usage {
+		if u := last.Load(); u != nil && time.Since(u.at) < storageAge {
+			return u
+		}
+		answer := asking.DoChan("", func() (any, error) {
+			u := &usage{}
+			u.used, u.free, u.err = measure()
+			u.at = time.Now()
+			last.Store(u)
+			return u, nil
+		})
+		patience := time.NewTimer(storagePatience)
+		defer patience.Stop()
+		select {
+		case told := <-answer:
+			if u, ok := told.Val.(*usage); ok {
+				return u
+			}
+			return &usage{err: told.Err}
+		case <-patience.C:
+			return &usage{err: fmt.Errorf("there is no answer within %v", storagePatience)}
+		}
+	}
+	return reader{[]*prometheus.Desc{taken, left}, func(ch chan<- prometheus.Metric) {
+		u := now()
+		if u.err != nil { // a gap tells the truth, and the other metrics are shown all the same
+			ch <- prometheus.NewInvalidMetric(taken, fmt.Errorf("measure the storage for metrics: %w; check the disk", u.err))
 			return
 		}
-		ch <- gauge(usage, used)
-		ch <- gauge(left, free)
+		ch <- gauge(taken, u.used)
+		ch <- gauge(left, u.free)
 	}}
 }
 
@@ -99,21 +138,5 @@ func webSocket(stand func() WebSocket) reader {
 		ch <- count(sent, now.Sent)
 		ch <- count(superseded, now.Superseded)
 		ch <- count(slow, now.ClosedSlow)
-	}}
-}
-
-func received(from func() map[string]int64) reader {
-	bytes := describe("ema_received_bytes_total", "Bytes of models that came, by kind of source.", "source")
-	return reader{[]*prometheus.Desc{bytes}, func(ch chan<- prometheus.Metric) {
-		by := map[string]int64{"huggingface": 0, "https": 0, "file": 0, other: 0}
-		for source, n := range from() {
-			if _, known := by[source]; !known {
-				source = other
-			}
-			by[source] += n
-		}
-		for source, n := range by {
-			ch <- count(bytes, n, source)
-		}
 	}}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
+
+	"ema/internal/model"
 )
 
 // Limits that keep clients, and a disk that hangs, from holding on to the daemon.
@@ -26,15 +28,37 @@ const (
 	mostHeader      = 64 << 10
 )
 
+// Listen listens on a TCP address HOST:PORT, that of server.metrics_listen; port 0 is any free one.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, &model.Error{
+			Op: "listen for Prometheus", Class: model.Usage, Err: err, // it names the address
+			Hint: `choose another address of this machine as server.metrics_listen, or "" for no metrics`,
+		}
+	}
+	return l, nil
+}
+
+// Paths are those that Handler answers.
+func Paths() []string { return []string{"/", page} }
+
+// page is where Prometheus looks when nobody tells it otherwise.
+const page = "/metrics"
+
 // Handler shows the metrics at /metrics, in the text formats of Prometheus and of OpenMetrics, and says at / where they
 // are. There is nothing else, and nobody is asked who they are.
 func (m *Metrics) Handler() http.Handler { return m.handler }
 
-// Serve answers on l until ctx ends; scrapes have a second then to be answered. It closes l, and returns nil when it was
-// ctx that ended it.
-func (m *Metrics) Serve(ctx context.Context, l net.Listener) error {
+// Serve answers on l, a listener of Listen, until ctx ends; scrapes have a second then to be answered. It closes l, and
+// returns nil when it was ctx that ended it. Unless guard is nil, it stands before Handler and decides who is answered.
+func (m *Metrics) Serve(ctx context.Context, l net.Listener, guard func(http.Handler) http.Handler) error {
+	handler := m.handler
+	if guard != nil {
+		handler = guard(handler)
+	}
 	server := &http.Server{
-		Handler: m.handler, ReadHeaderTimeout: headerPatience, ReadTimeout: headerPatience, WriteTimeout: writePatience,
+		Handler: handler, ReadHeaderTimeout: headerPatience, ReadTimeout: headerPatience, WriteTimeout: writePatience,
 		IdleTimeout: idlePatience, MaxHeaderBytes: mostHeader,
 		ErrorLog: slog.NewLogLogger(m.settings.Log.Handler(), slog.LevelDebug),
 	}
@@ -57,7 +81,7 @@ func (m *Metrics) Serve(ctx context.Context, l net.Listener) error {
 
 func (m *Metrics) pages() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+	mux.Handle("GET "+page, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		ErrorLog:            slog.NewLogLogger(m.settings.Log.Handler(), slog.LevelWarn),
 		ErrorHandling:       promhttp.ContinueOnError, // one figure that cannot be had hides no other
 		Registry:            m.registry,

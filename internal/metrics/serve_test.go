@@ -11,8 +11,13 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	common "github.com/prometheus/common/model"
 
 	"ema/internal/model"
 )
@@ -20,14 +25,14 @@ import (
 // serve answers on a port of this machine until the test ends, and says where.
 func serve(t *testing.T, m *Metrics) (url string) {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	l, err := Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := m.Serve(ctx, l); err != nil {
+		if err := m.Serve(ctx, l, nil); err != nil {
 			t.Errorf("serving ended with %v", err)
 		}
 		if _, err := net.Dial("tcp", l.Addr().String()); err == nil {
@@ -73,7 +78,7 @@ func TestMetricsAreShownInTheFormatThatIsAskedFor(t *testing.T) {
 		"\nmodel_active_downloads 3\n",
 		"\nmodel_download_success_total 1\n",
 		"\n# TYPE model_download_duration_seconds histogram\n",
-		"\napi_response_time_seconds_bucket{method=\"GET\",operation=\"get-model\",status=\"2xx\",le=\"0.001\"} 1\n",
+		"\napi_response_time_seconds_bucket{operation=\"get-model\",status=\"2xx\",le=\"0.001\"} 1\n",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("it lacks %q", want)
@@ -107,7 +112,8 @@ func TestAScrapeThatMissesSomethingSaysSoInTheLogAndInACounter(t *testing.T) {
 	var log bytes.Buffer
 	s := everything()
 	s.Log = slog.New(slog.NewTextHandler(&log, nil))
-	s.Storage = func() (used, free model.Bytes, err error) { return 0, 0, errors.New("stale file handle") }
+	stale := errors.New("stale file handle")
+	s.Storage = func() (used, free model.Bytes, err error) { return 0, 0, stale }
 	m := New(s)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
@@ -117,38 +123,158 @@ func TestAScrapeThatMissesSomethingSaysSoInTheLogAndInACounter(t *testing.T) {
 	if !strings.Contains(log.String(), "stale file handle") {
 		t.Errorf("the log says %q", log.String())
 	}
-	if n := value(t, m, "promhttp_metric_handler_errors_total", "cause", "gathering"); n != 1 {
-		t.Errorf("%v are counted, want 1", n)
+	w = httptest.NewRecorder() // the next one tells of this one
+	m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if want := `promhttp_metric_handler_errors_total{cause="gathering"} 1`; !strings.Contains(w.Body.String(), want) {
+		t.Errorf("there is no %s", want)
 	}
 }
 
-func TestADiskThatHangsHoldsFewScrapesAndNoneForLong(t *testing.T) {
+func TestTheOfficialLibraryReadsWhatIsShown(t *testing.T) {
+	m := used()
+	_, body := ask(t, http.MethodGet, serve(t, m)+"/metrics", "")
+	parser := expfmt.NewTextParser(common.LegacyValidation)
+	read, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := gathered(t, m)
+	for name, f := range want {
+		if read[name].GetType() != f.GetType() || len(read[name].GetMetric()) != len(f.GetMetric()) || read[name].GetHelp() != f.GetHelp() {
+			t.Errorf("%s: read %v", name, read[name])
+		}
+	}
+	if len(read) != len(want) {
+		t.Errorf("%d metrics are read, want %d", len(read), len(want))
+	}
+	answers := read["api_response_time_seconds"].GetMetric()[0].GetHistogram()
+	if answers.GetSampleCount() != 1 || answers.GetSampleSum() != 0.001 || read["model_storage_usage_bytes"].GetMetric()[0].GetGauge().GetValue() != 3<<30 {
+		t.Error("values are read that are others")
+	}
+}
+
+func TestAGuardDecidesWhoIsAnswered(t *testing.T) {
+	l, err := Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := New(Settings{}).Serve(ctx, l, func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/" {
+					w.WriteHeader(http.StatusForbidden)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+	defer serving.Wait()
+	defer cancel()
+	defer http.DefaultClient.CloseIdleConnections()
+	for at, want := range map[string]int{"/": http.StatusForbidden, "/metrics": http.StatusOK} {
+		if res, _ := ask(t, http.MethodGet, "http://"+l.Addr().String()+at, ""); res.StatusCode != want {
+			t.Errorf("%s: %s", at, res.Status)
+		}
+	}
+}
+
+func TestAPortThatIsTakenIsSaidWithWhatToDo(t *testing.T) {
+	l, err := Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = Listen(t.Context(), l.Addr().String())
+	if model.ClassOf(err) != model.Usage || !strings.Contains(err.Error(), l.Addr().String()) || !strings.Contains(err.Error(), "server.metrics_listen") {
+		t.Errorf("it says %v", err)
+	}
+}
+
+func TestADiskThatHangsHidesNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mended := make(chan struct{})
+		var asked atomic.Int32
 		s := everything()
 		s.Storage = func() (used, free model.Bytes, err error) {
+			asked.Add(1)
 			<-mended
-			return 1, 1, nil
+			return 1, 2, nil
 		}
 		m := New(s)
-		scrape := func() int {
+		scrape := func() string {
 			w := httptest.NewRecorder()
 			m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-			return w.Code
+			if w.Code != http.StatusOK {
+				t.Errorf("a scrape: %d", w.Code)
+			}
+			return w.Body.String()
 		}
+		begun := time.Now()
+		for range 5 { // one after the other, and all of them together
+			var scraping sync.WaitGroup
+			for range mostScrapes {
+				scraping.Go(func() {
+					if body := scrape(); strings.Contains(body, "model_storage_usage_bytes") || !strings.Contains(body, "\nmodel_active_downloads 3\n") {
+						t.Error("a scrape has not what it should")
+					}
+				})
+			}
+			scraping.Wait()
+		}
+		if took := time.Since(begun); took != 5*storagePatience {
+			t.Errorf("5 scrapes took %v, want %v for each", took, storagePatience)
+		}
+		if n := asked.Load(); n != 1 {
+			t.Errorf("the disk is asked %d times at once", n)
+		}
+		close(mended)
+		synctest.Wait()
+		if body := scrape(); !strings.Contains(body, "\nmodel_storage_usage_bytes 1\n") || !strings.Contains(body, "\nema_storage_free_bytes 2\n") {
+			t.Error("what the disk said at last is not shown")
+		}
+	})
+}
+
+func TestTheStorageIsMeasuredAgainOnceWhatIsKnownIsOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var measured model.Bytes
+		m := New(Settings{Storage: func() (used, free model.Bytes, err error) {
+			measured++
+			return measured, 0, nil
+		}})
+		for _, want := range []float64{1, 1, 1, 2, 2, 2, 3} {
+			if got := value(t, m, "model_storage_usage_bytes"); got != want {
+				t.Errorf("measurement %v is shown, want %v", got, want)
+			}
+			time.Sleep(storageAge / 3)
+		}
+	})
+}
+
+// A request that is never answered would hold on to the daemon when clients come again and again.
+func TestAScrapeEndsEvenIfWhatItReadsHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		going := make(chan struct{})
+		m := New(Settings{Limit: func() model.Bytes {
+			<-going
+			return 0
+		}})
 		var scraping sync.WaitGroup
 		for range 3 * mostScrapes {
 			scraping.Go(func() {
-				if code := scrape(); code != http.StatusServiceUnavailable {
-					t.Errorf("a scrape: %d", code)
+				w := httptest.NewRecorder()
+				m.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+				if w.Code != http.StatusServiceUnavailable {
+					t.Errorf("a scrape: %d", w.Code)
 				}
 			})
 		}
 		scraping.Wait() // ten seconds of the bubble
-		close(mended)
-		synctest.Wait()
-		if code := scrape(); code != http.StatusOK {
-			t.Errorf("afterwards: %d", code)
-		}
+		close(going)
 	})
 }
