@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -174,6 +175,31 @@ func TestDashboardAndAlertsAskForWhatExists(t *testing.T) {
 		if unknown(known, expr) == nil {
 			t.Errorf("nothing is wrong with %s", expr)
 		}
+	}
+}
+
+func TestTheOperationsThatAreLeftOutAreThoseOfTheAPI(t *testing.T) {
+	source, err := os.ReadFile(filepath.Join("..", "api", "operation.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := expressions(t)
+	for _, r := range rules(t) {
+		all["alert: "+r.Alert] = r.Expr
+	}
+	found := 0
+	for where, expr := range all {
+		for _, left := range regexp.MustCompile(`operation!~"([^"]*)"`).FindAllStringSubmatch(expr, -1) {
+			for operation := range strings.SplitSeq(left[1], "|") {
+				found++
+				if !strings.Contains(string(source), strconv.Quote(operation)) {
+					t.Errorf("%s: the API has no operation %s", where, operation)
+				}
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("none is left out")
 	}
 }
 

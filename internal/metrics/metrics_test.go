@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -200,6 +201,23 @@ func TestAStorageThatCannotBeMeasuredHidesNothingElse(t *testing.T) {
 	}
 	if names["model_storage_usage_bytes"] || names["ema_storage_free_bytes"] || !names["model_active_downloads"] {
 		t.Errorf("shown are %v", slices.Sorted(maps.Keys(names)))
+	}
+}
+
+func TestThePageStatesTheBoundsThatHold(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join("..", "..", "docs", "metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := strings.Join(strings.Fields(string(raw)), " ")
+	for _, want := range []string{
+		fmt.Sprintf("at most %d operations with 6 classes of status", mostOperations+2), fmt.Sprintf("at most %d operations;", mostStatements+2),
+		fmt.Sprintf("errors' classes are %d.", classes), fmt.Sprintf("every %d seconds at most", storageAge/time.Second),
+		fmt.Sprintf("within %d seconds", storagePatience/time.Second),
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q", want)
+		}
 	}
 }
 
