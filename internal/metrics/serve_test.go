@@ -25,6 +25,12 @@ import (
 // serve answers on a port of this machine until the test ends, and says where.
 func serve(t *testing.T, m *Metrics) (url string) {
 	t.Helper()
+	return serveBehind(t, m, nil)
+}
+
+// serveBehind does so behind a guard.
+func serveBehind(t *testing.T, m *Metrics, guard func(http.Handler) http.Handler) (url string) {
+	t.Helper()
 	l, err := Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +38,7 @@ func serve(t *testing.T, m *Metrics) (url string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := m.Serve(ctx, l, nil); err != nil {
+		if err := m.Serve(ctx, l, guard); err != nil {
 			t.Errorf("serving ended with %v", err)
 		}
 		if _, err := net.Dial("tcp", l.Addr().String()); err == nil {
@@ -154,30 +160,17 @@ func TestTheOfficialLibraryReadsWhatIsShown(t *testing.T) {
 }
 
 func TestAGuardDecidesWhoIsAnswered(t *testing.T) {
-	l, err := Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := New(Settings{}).Serve(ctx, l, func(next http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/" {
-					w.WriteHeader(http.StatusForbidden)
-					return
-				}
-				next.ServeHTTP(w, r)
-			})
-		}); err != nil {
-			t.Error(err)
-		}
+	url := serveBehind(t, New(Settings{}), func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/" {
+				w.WriteHeader(http.StatusForbidden)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
 	})
-	defer serving.Wait()
-	defer cancel()
-	defer http.DefaultClient.CloseIdleConnections()
 	for at, want := range map[string]int{"/": http.StatusForbidden, "/metrics": http.StatusOK} {
-		if res, _ := ask(t, http.MethodGet, "http://"+l.Addr().String()+at, ""); res.StatusCode != want {
+		if res, _ := ask(t, http.MethodGet, url+at, ""); res.StatusCode != want {
 			t.Errorf("%s: %s", at, res.Status)
 		}
 	}
@@ -257,10 +250,12 @@ func TestTheStorageIsMeasuredAgainOnceWhatIsKnownIsOld(t *testing.T) {
 }
 
 // A request that is never answered would hold on to the daemon when clients come again and again.
-func TestAScrapeEndsEvenIfWhatItReadsHangs(t *testing.T) {
+func TestAScrapeEndsEvenIfWhatItReadsHangsAndFewDo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		going := make(chan struct{})
+		var asked atomic.Int32
 		m := New(Settings{Limit: func() model.Bytes {
+			asked.Add(1)
 			<-going
 			return 0
 		}})
@@ -275,6 +270,9 @@ func TestAScrapeEndsEvenIfWhatItReadsHangs(t *testing.T) {
 			})
 		}
 		scraping.Wait() // ten seconds of the bubble
+		if n := asked.Load(); n != mostScrapes {
+			t.Errorf("%d scrapes hang, want %d", n, mostScrapes)
+		}
 		close(going)
 	})
 }
