@@ -19,6 +19,7 @@ import (
 
 	"ema/internal/config"
 	"ema/internal/host"
+	"ema/internal/metrics"
 	"ema/internal/model"
 	"ema/internal/source"
 )
@@ -47,6 +48,7 @@ type app struct {
 	effective *config.Effective // loaded by settings
 	within    *line             // the daemon's own line, when a command runs inside the daemon; else nil
 	columns   int               // within the daemon: of the terminal that stderr leads to; 0 is none
+	metrics   *metrics.Metrics  // within the daemon; else nil
 	busy      map[model.ID]bool // within the daemon: models that are being downloaded, of which nothing may be removed
 	running   bool              // the command line was understood, and its command has begun
 }

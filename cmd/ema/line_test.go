@@ -169,6 +169,7 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"chunk_optimization.adaptive_chunking.large_file_threshold_mb": {{"500", "fetch", "Chunk.LargeThreshold", 500 * model.MiB}},
 
 		"server.listen":                  {{"127.0.0.1:7", "config", "Server.Listen", "127.0.0.1:7"}},
+		"server.metrics_listen":          {{"127.0.0.1:7", "config", "Server.MetricsListen", "127.0.0.1:7"}},
 		"server.access_log":              {{"true", "config", "Server.AccessLog", true}},
 		"server.server_header":           {{"true", "config", "Server.ServerHeader", true}},
 		"server.allowed_hosts":           {{"box.example", "guard", "AllowedHosts", []string{"box.example"}}},

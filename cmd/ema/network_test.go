@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +20,7 @@ import (
 	"time"
 
 	"ema/client"
+	"ema/internal/config"
 	"ema/internal/demohub"
 )
 
@@ -185,4 +189,69 @@ func TestWhatIsAskedForOverTheNetworkIsDone(t *testing.T) {
 		t.Errorf("%+v", health)
 	}
 	daemon.ends(t)
+}
+
+func TestPrometheusSeesWhatTheDaemonDoes(t *testing.T) {
+	_, environ := quickHub(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	daemon := serving(ctx, t, append(environ, "EMA_LOG__LEVEL=info"))
+	if err := daemon.stderr.contains(ctx, "msg=metrics listen="); err != nil {
+		t.Fatal(err)
+	}
+	at := regexp.MustCompile(`msg=metrics listen=(\S+)`).FindStringSubmatch(daemon.stderr.String())[1]
+	for _, command := range []string{"pull", "verify", "repair"} {
+		if p := begin(t, environ, command, "acme/slow"); p.Wait() != nil {
+			t.Fatalf("%s: %s", command, p.stderr.String())
+		}
+	}
+	res, err := http.Get("http://" + at + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	shown, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"model_download_success_total 1", "model_download_failures_total 0", "model_download_duration_seconds_count 1",
+		"model_active_downloads 0", `ema_received_bytes_total{source="huggingface"} 8.388608e+06`,
+		`ema_verifications_total{result="whole"} 1`, `ema_repairs_total{result="whole"} 1`,
+	} {
+		if !strings.Contains(string(shown), "\n"+line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+	for _, beginning := range []string{
+		"model_storage_usage_bytes", "api_response_time_seconds_bucket", `ema_database_duration_seconds_count{operation="save"}`,
+	} {
+		if !strings.Contains(string(shown), "\n"+beginning) {
+			t.Errorf("no line begins with %s", beginning)
+		}
+	}
+	daemon.ends(t)
+}
+
+func TestAPortOfMetricsThatIsTakenIsAnErrorOnlyForWhoChoseIt(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, environ := quickHub(t)
+	p := begin(t, append(environ, "EMA_SERVER__METRICS_LISTEN="+taken.Addr().String()), "serve")
+	if p.Wait() == nil || !strings.Contains(p.stderr.String(), "server.metrics_listen") {
+		t.Errorf("it said %s", p.stderr.String())
+	}
+	e, err := config.Load(config.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Server.MetricsListen = taken.Addr().String() // by nobody
+	var said bytes.Buffer
+	d := &daemon{app: &app{stderr: &said}, log: slog.New(slog.DiscardHandler)}
+	if l, err := d.openMetrics(t.Context(), e); l != nil || err != nil || !strings.Contains(said.String(), "no metrics") {
+		t.Errorf("%v, %v, said %s", l, err, said.String())
+	}
 }
