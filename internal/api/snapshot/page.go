@@ -1,0 +1,218 @@
+package snapshot
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"ema/internal/model"
+)
+
+// A page is how all models stood at one time, encoded. It is never changed once others can see it.
+type page struct {
+	changes, moves uint64        // all that had happened before is in it
+	at             time.Duration // when it was begun
+	held           uint64        // the number of the store's facts in it
+	failed         map[model.ID]string
+
+	answer
+	fragments []*fragment // in the order of their names
+	index     map[string]int
+}
+
+// A fragment is the encoded answer about one model.
+type fragment struct {
+	facts  facts // of which it was made
+	name   string
+	member []byte // "name":{…}, as it stands in the whole
+	answer        // {…} alone
+	status availability
+}
+
+// An answer is bytes, and the headers that go with them. The slices are shared by all requests that it answers.
+type answer struct {
+	body              []byte
+	tag, kind, length []string
+	control           []string
+}
+
+func (m *Models) seal(body []byte) answer {
+	return answer{
+		body: body, tag: []string{`"` + m.boot + "-" + strconv.FormatUint(m.tags.Add(1), 36) + `"`},
+		kind: []string{"application/json"}, length: []string{strconv.Itoa(len(body))}, control: []string{"no-cache"},
+	}
+}
+
+// bootName is different in every process, so that a tag of an earlier one matches nothing.
+func bootName() string { return strings.ToLower(rand.Text()[:12]) }
+
+// assemble fills p with what is known of all models. What stands in old and has not changed is taken from there.
+func (m *Models) assemble(p *page, kept map[model.ID]*holding, old *page) error {
+	all := m.gather(p.failed, kept)
+	p.fragments, p.index = make([]*fragment, len(all)), make(map[string]int, len(all))
+	size := 0
+	for i, f := range all {
+		var err error
+		if p.fragments[i], err = m.fragment(f, old); err != nil {
+			return err
+		}
+		p.index[p.fragments[i].name] = i
+		size += len(p.fragments[i].member) + 1
+	}
+	body, err := splice(p.fragments, size)
+	if err != nil {
+		return err
+	}
+	if old != nil && bytes.Equal(old.body, body) {
+		p.answer = old.answer // who has it already need not fetch it again
+		return nil
+	}
+	p.answer = m.seal(body)
+	return nil
+}
+
+// gather is what is known of each model, in the order of their names. No name appears twice: of signed links that
+// differ in what is not shown, one that is here stands for all.
+func (m *Models) gather(failures map[model.ID]string, kept map[model.ID]*holding) []facts {
+	motions := map[model.ID]motion{}
+	for _, d := range m.set.Downloads.List() {
+		if _, earlier := motions[d.Model]; !earlier { // the list begins with what runs
+			motions[d.Model] = move(d, m.set.Figures)
+		}
+	}
+	all := make([]facts, 0, len(kept)+len(motions))
+	for id, h := range kept {
+		all = append(all, facts{id: id, holding: h, motion: motions[id], failure: failures[id]})
+		delete(motions, id)
+	}
+	for id, d := range motions {
+		all = append(all, facts{id: id, motion: d, failure: failures[id]})
+		delete(failures, id)
+	}
+	for id, why := range failures {
+		if kept[id] == nil {
+			all = append(all, facts{id: id, failure: why})
+		}
+	}
+	return tidy(all)
+}
+
+// tidy sorts by name and leaves one of each.
+func tidy(all []facts) []facts {
+	byName := make(map[string]facts, len(all))
+	names := make([]string, 0, len(all))
+	for _, f := range all {
+		name := f.id.Public()
+		other, twice := byName[name]
+		if !twice {
+			names = append(names, name)
+		}
+		if !twice || f.before(other) {
+			byName[name] = f
+		}
+	}
+	slices.Sort(names)
+	all = all[:0]
+	for _, name := range names {
+		all = append(all, byName[name])
+	}
+	return all
+}
+
+func (f facts) before(other facts) bool {
+	if (f.holding != nil) != (other.holding != nil) {
+		return f.holding != nil
+	}
+	if (f.motion.id != "") != (other.motion.id != "") {
+		return f.motion.id != ""
+	}
+	return f.id.Name < other.id.Name
+}
+
+// fragment encodes what is known of one model, unless old has done so.
+func (m *Models) fragment(f facts, old *page) (*fragment, error) {
+	name := f.id.Public()
+	var was *fragment
+	if old != nil {
+		if i, there := old.index[name]; there {
+			was = old.fragments[i]
+			if was.facts == f {
+				return was, nil
+			}
+		}
+	}
+	told := f.tell()
+	member, err := encode(name)
+	if err != nil {
+		return nil, err
+	}
+	body, err := encode(told)
+	if err != nil {
+		return nil, err
+	}
+	n := &fragment{facts: f, name: name, status: availability(told.AvailabilityStatus)}
+	n.member = slices.Concat(member, []byte{':'}, body)
+	body = n.member[len(member)+1:]
+	if was != nil && bytes.Equal(was.body, body) {
+		n.member, n.answer = was.member, was.answer
+	} else {
+		n.answer = m.seal(body)
+	}
+	return n, nil
+}
+
+// splice is the whole answer made of those about each model.
+func splice(all []*fragment, size int) ([]byte, error) {
+	var sum statusSummary
+	var stored model.Bytes
+	for _, f := range all {
+		sum.Total++
+		switch f.status {
+		case available:
+			sum.Available++
+		case updating:
+			sum.Available++
+			sum.Downloading++
+		case downloading:
+			sum.Downloading++
+		}
+		if h := f.facts.holding; h != nil {
+			stored += h.stored
+			if h.damaged() {
+				sum.Corrupted++
+			}
+		}
+	}
+	sum.TotalStorageGB = gb(stored)
+	end, err := encode(sum)
+	if err != nil {
+		return nil, err
+	}
+	const head, middle, tail = `{"models":{`, `},"summary":`, `}`
+	body := make([]byte, 0, len(head)+size+len(middle)+len(end)+len(tail))
+	body = append(body, head...)
+	for i, f := range all {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, f.member...)
+	}
+	body = append(body, middle...)
+	body = append(body, end...)
+	return append(body, tail...), nil
+}
+
+// encode is v in JSON as the rest of the API writes it.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), nil
+}
