@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -244,12 +242,14 @@ func (m *Models) rescan(ctx context.Context) {
 	}
 	defer func() { <-m.flight }()
 	m.marks.Lock()
-	defer m.marks.Unlock()
-	since := m.marks.since
+	since, all := m.marks.since, m.marks.all
 	m.marks.since = nil
-	if err != nil || m.marks.all {
-		m.marks.all = true // whoever asks next does it again, and gets the reason if it fails
-		m.changes.Add(1)
+	m.marks.Unlock()
+	if all {
+		return // whoever asks next looks at everything again
+	}
+	if err != nil {
+		m.mark(model.ID{}) // the same, and gets the reason
 		return
 	}
 	for id := range since {
@@ -259,13 +259,7 @@ func (m *Models) rescan(ctx context.Context) {
 		}
 	}
 	m.scanned.Store(int64(begun))
-	if sameHoldings(m.kept, seen) {
-		return
+	if m.keep(seen) {
+		m.changes.Add(1) // nobody makes a page meanwhile
 	}
-	m.kept = seen
-	m.held++
-	m.changes.Add(1)
 }
-
-var _ = maps.Equal[map[int]int, map[int]int]
-var _ = slices.Equal[[]int]

@@ -12,15 +12,12 @@ import (
 // A holding is what the store holds of one model, as far as answers tell it. It is never changed once it is made.
 type holding struct {
 	id              model.ID
-	name            string
-	stored          model.Bytes // all there is on disk, each content once
-	unfinished      model.Bytes // of these, in files that are not complete
+	size            model.Bytes // of all complete contents, each once
+	stored          model.Bytes // all there is on disk: what is not complete too
 	revisions       []revision  // the one that counts first
 	missing, broken []string    // files of that one
-
-	folder string
-	mark   stamp
-	racy   bool // something changed so shortly before the look that the next change may leave no trace
+	mark            stamp
+	racy            bool // something changed so shortly before the look that the next change may leave no trace
 }
 
 // A revision is one commit of a holding.
@@ -31,6 +28,8 @@ type revision struct {
 	state     store.State
 	size      model.Bytes // of the files that are here
 	whole     model.Bytes // of all its files
+	proven    model.Bytes // of those that were verified
+	checked   bool        // all of its files were
 	files     int
 	completed time.Time // by ema; zero if another tool brought it
 }
@@ -59,17 +58,20 @@ func (r revision) rank() int {
 // hold is what answers need of what was found.
 func (m *Models) hold(found store.Model, mark stamp, at time.Time) *holding {
 	h := &holding{
-		id: found.ID, name: found.ID.Public(), stored: found.Size + found.Incomplete, unfinished: found.Incomplete,
-		folder: m.folder(found.ID), mark: mark, racy: mark.racy(at),
+		id: found.ID, size: found.Size, stored: found.Size + found.Incomplete, mark: mark, racy: mark.racy(at),
 	}
 	files := map[string][]store.FileState{}
 	for _, r := range found.Revisions {
-		one := revision{commit: r.Commit, refs: r.Refs, path: m.set.Store.Snapshot(found.ID, r.Commit), state: r.State, size: r.Size, files: len(r.Files)}
+		one := revision{commit: r.Commit, refs: r.Refs, path: m.set.Store.Snapshot(found.ID, r.Commit), state: r.State, size: r.Size, files: len(r.Files), checked: true}
 		if r.Record != nil {
 			one.completed = r.Record.CompletedAt
 		}
 		for _, f := range r.Files {
 			one.whole += model.Bytes(max(f.Size, 0))
+			if f.State == store.Available {
+				one.proven += model.Bytes(f.Size)
+			}
+			one.checked = one.checked && (f.State == store.Available || f.State == store.Damaged)
 		}
 		files[r.Commit] = r.Files
 		h.revisions = append(h.revisions, one)
@@ -88,6 +90,22 @@ func (m *Models) hold(found store.Model, mark stamp, at time.Time) *holding {
 		}
 	}
 	return h
+}
+
+// same reports whether h and other, which may be nil, tell the same. When somebody looked does not matter.
+func (h *holding) same(other *holding) bool {
+	if h == nil || other == nil {
+		return h == other
+	}
+	return h.id == other.id && h.size == other.size && h.stored == other.stored &&
+		slices.EqualFunc(h.revisions, other.revisions, revision.same) &&
+		slices.Equal(h.missing, other.missing) && slices.Equal(h.broken, other.broken)
+}
+
+func (r revision) same(other revision) bool {
+	return slices.Equal(r.refs, other.refs) && r.commit == other.commit && r.path == other.path && r.state == other.state &&
+		r.size == other.size && r.whole == other.whole && r.proven == other.proven && r.checked == other.checked &&
+		r.files == other.files && r.completed.Equal(other.completed)
 }
 
 // damaged reports whether any revision is.

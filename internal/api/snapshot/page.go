@@ -9,15 +9,16 @@ import (
 	"strings"
 	"time"
 
+	"ema/client"
 	"ema/internal/model"
 )
 
 // A page is how all models stood at one time, encoded. It is never changed once others can see it.
 type page struct {
-	changes, moves uint64        // all that had happened before is in it
-	at             time.Duration // when it was begun
-	held           uint64        // the number of the store's facts in it
-	failed         map[model.ID]string
+	changes uint64        // all that had happened before is in it
+	at      time.Duration // when it was begun
+	held    uint64        // the number of the store's facts in it; 0 for none that others are made of
+	moving  bool          // there are downloads, of which not every change is told
 
 	answer
 	fragments []*fragment // in the order of their names
@@ -30,7 +31,6 @@ type fragment struct {
 	name   string
 	member []byte // "name":{…}, as it stands in the whole
 	answer        // {…} alone
-	status availability
 }
 
 // An answer is bytes, and the headers that go with them. The slices are shared by all requests that it answers.
@@ -50,18 +50,25 @@ func (m *Models) seal(body []byte) answer {
 // bootName is different in every process, so that a tag of an earlier one matches nothing.
 func bootName() string { return strings.ToLower(rand.Text()[:12]) }
 
-// assemble fills p with what is known of all models. What stands in old and has not changed is taken from there.
-func (m *Models) assemble(p *page, kept map[model.ID]*holding, old *page) error {
-	all := m.gather(p.failed, kept)
+// assemble fills p with what is known of all models: what the store holds, what is on its way and what has failed. It
+// may change failures. What stands in old and has not changed is taken from there.
+func (m *Models) assemble(p *page, kept map[model.ID]*holding, failures map[model.ID]string, old *page) error {
+	all := m.gather(failures, kept)
 	p.fragments, p.index = make([]*fragment, len(all)), make(map[string]int, len(all))
-	size := 0
+	size, same := 0, old != nil && len(old.fragments) == len(all)
 	for i, f := range all {
-		var err error
-		if p.fragments[i], err = m.fragment(f, old); err != nil {
+		one, err := m.fragment(f, old)
+		if err != nil {
 			return err
 		}
-		p.index[p.fragments[i].name] = i
-		size += len(p.fragments[i].member) + 1
+		p.fragments[i], p.index[one.name] = one, i
+		p.moving = p.moving || f.motion.id != ""
+		size += len(one.member) + 1
+		same = same && one == old.fragments[i]
+	}
+	if same {
+		p.answer = old.answer
+		return nil
 	}
 	body, err := splice(p.fragments, size)
 	if err != nil {
@@ -154,7 +161,7 @@ func (m *Models) fragment(f facts, old *page) (*fragment, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &fragment{facts: f, name: name, status: availability(told.AvailabilityStatus)}
+	n := &fragment{facts: f, name: name}
 	n.member = slices.Concat(member, []byte{':'}, body)
 	body = n.member[len(member)+1:]
 	if was != nil && bytes.Equal(was.body, body) {
@@ -167,21 +174,18 @@ func (m *Models) fragment(f facts, old *page) (*fragment, error) {
 
 // splice is the whole answer made of those about each model.
 func splice(all []*fragment, size int) ([]byte, error) {
-	var sum statusSummary
+	var sum client.StatusSummary
 	var stored model.Bytes
 	for _, f := range all {
 		sum.Total++
-		switch f.status {
-		case available:
+		if f.facts.holding.first().complete() {
 			sum.Available++
-		case updating:
-			sum.Available++
-			sum.Downloading++
-		case downloading:
+		}
+		if f.facts.motion.id != "" {
 			sum.Downloading++
 		}
 		if h := f.facts.holding; h != nil {
-			stored += h.stored
+			stored += h.size
 			if h.damaged() {
 				sum.Corrupted++
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"ema/internal/model"
@@ -42,14 +43,16 @@ func (a *answer) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h["Etag"], h["Cache-Control"] = a.tag, a.control
 	if known := r.Header["If-None-Match"]; len(known) > 0 {
-		if len(known) > 1 || known[0] != a.tag[0] {
-			// A list, a weak tag or an old one: the library knows the rules. It writes in pieces, which is slower.
+		switch {
+		case len(known) == 1 && known[0] == a.tag[0]:
+			w.WriteHeader(http.StatusNotModified)
+			return
+		case len(known) > 1 || !single(known[0]):
+			// A list, a weak tag or a star: the library knows the rules. It writes in pieces, which is slower.
 			h["Content-Type"] = a.kind
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.body))
 			return
 		}
-		w.WriteHeader(http.StatusNotModified)
-		return
 	}
 	h["Content-Type"], h["Content-Length"] = a.kind, a.length
 	if r.Method == http.MethodHead {
@@ -58,3 +61,6 @@ func (a *answer) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	_, _ = w.Write(a.body) //nolint:errcheck // whoever hangs up misses it; there is nobody left to tell
 }
+
+// single reports whether a condition is one strong tag.
+func single(tag string) bool { return strings.HasPrefix(tag, `"`) && strings.Count(tag, `"`) == 2 }

@@ -10,7 +10,8 @@
 //
 //   - The state of a download, and what the store holds of a model (event.KindState and event.KindStored): a request
 //     that begins after Bus.Tell has returned sees it.
-//   - How far a download is: as of its newest event.KindProgress, or of the one 200 ms before.
+//   - How far a download is, and whatever else of it no event tells: as it was 200 ms before, or 400 ms while somebody
+//     encodes what is newer.
 //   - What other tools do in the store's folder - models, revisions, refs and files that come and go: within 2
 //     seconds, also for the first request after a quiet night. Nobody looks while nobody asks.
 //   - What they do inside of files that ema knows: within Settings.TTL while somebody asks.
@@ -22,7 +23,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +36,7 @@ import (
 )
 
 const (
-	progressEvery = 200 * time.Millisecond // mere progress is encoded this often at most
+	progressEvery = 200 * time.Millisecond // downloads are looked at this often at most, unless an event says that one changed
 	lookEvery     = time.Second            // the store's folders are looked at this often while somebody asks
 	lookPatience  = 100 * time.Millisecond // a request waits so long for the first look after a quiet time
 	mostFailures  = 100                    // models that are remembered because their last download failed
@@ -58,17 +61,25 @@ type Figures struct {
 	ETA         time.Duration // 0 is unknown
 }
 
-// Settings are what answers are made of. All fields but Failed are required.
+// A Volume is where the store lies.
+type Volume struct {
+	Total, Used model.Bytes // Used by whomever
+	Available   model.Bytes // to this user
+	Reserve     model.Bytes // of Available, what downloads leave free
+}
+
+// Settings are what answers are made of. All fields but Failed, Caching and TTL are required.
 type Settings struct {
 	Store     shelf
 	Downloads line
 	// Figures are of a running download; false when there are none.
 	Figures func(download string) (Figures, bool)
-	// Volume is the size of the volume where the store lies, and what this user may still fill of it.
-	Volume func() (total, free model.Bytes, err error)
-	// Events tell what changes. It is called back from within Bus.Tell, so that what was told is never overlooked.
+	// Volume measures the volume where the store lies.
+	Volume func() (Volume, error)
+	// Events tell what changes. Models hears them from within Bus.Tell, so that what was told is never overlooked.
 	Events *event.Bus
-	// Failed are downloads of the history that failed lately, newest last; those that fail from now on are remembered.
+	// Failed are downloads of the history that failed and were not repeated, oldest first; those that fail from now on
+	// are remembered.
 	Failed []model.Download
 	// Refuse answers with an error.
 	Refuse func(w http.ResponseWriter, r *http.Request, err error)
@@ -90,19 +101,18 @@ type Models struct {
 	boot      string        // tells this process's tags from those of others
 
 	changes atomic.Uint64 // grows with each change that must be seen at once
-	moves   atomic.Uint64 // grows with each progress
 	marks   struct {      // what events say must be looked at again; changes grows under its lock
 		sync.Mutex
 		news
-		since   map[model.ID]struct{} // marked since the scan began that is under way; nil without one
-		spoiled map[model.ID]struct{} // marked since the plan of a collection was made
-		failed  map[model.ID]string   // why the last download failed
-		order   []model.ID            // of failed, oldest first; may name some that are no longer there
+		since  map[model.ID]struct{} // marked since the scan began that is under way; nil without one
+		failed map[model.ID]string   // why the last download failed
+		order  []model.ID            // of failed, oldest first
 	}
 
-	flight chan struct{} // holds one while somebody makes a page
+	flight chan struct{} // holds one while somebody makes a page; what follows is the flight's
 	kept   map[model.ID]*holding
-	held   uint64 // grows with each change of kept; both are the flight's
+	held   uint64 // grows with each change of kept
+	broken failure
 
 	looked  atomic.Int64 // when the last look began, in nanoseconds since begun
 	scanned atomic.Int64 // the same of the last look at everything
@@ -112,22 +122,34 @@ type Models struct {
 		over chan struct{} // closed when the next look is over
 	}
 
-	storage keeping
+	storage struct {
+		flight chan struct{} // holds one while somebody makes a report
+		newest atomic.Pointer[report]
+	}
+}
+
+// A failure is a page that could not be made.
+type failure struct {
+	begun time.Duration
+	err   error // nil when there was none
 }
 
 // news are models of which it is not known how they stand in the store.
 type news struct {
 	all   bool
 	dirty map[model.ID]struct{}
+	told  bool // the store has changed, though perhaps in nothing that is told of a model
 }
 
 // New makes a Models that keeps no answer until Run is called.
 func New(set Settings) *Models {
 	m := &Models{
 		set: set, begun: time.Now(), boot: bootName(), flight: make(chan struct{}, 1), wanted: make(chan struct{}, 1),
-		kept: map[model.ID]*holding{}, storage: newKeeping(),
+		kept: map[model.ID]*holding{},
 	}
-	m.marks.dirty, m.marks.spoiled, m.marks.failed = map[model.ID]struct{}{}, map[model.ID]struct{}{}, map[model.ID]string{}
+	m.storage.flight = make(chan struct{}, 1)
+	m.looked.Store(-int64(2 * lookEvery)) // nobody has looked yet
+	m.marks.dirty, m.marks.failed = map[model.ID]struct{}{}, map[model.ID]string{}
 	m.rounds.over = make(chan struct{})
 	for _, d := range set.Failed {
 		m.remember(d.Model, d.Reason)
@@ -141,6 +163,7 @@ func (m *Models) Configure(caching bool, ttl time.Duration) {
 	if !caching {
 		ttl = 0
 	}
+	m.mark(model.ID{}) // meanwhile nobody may have looked at what is kept
 	m.ttl.Store(int64(ttl))
 }
 
@@ -179,9 +202,11 @@ func (m *Models) Run(ctx context.Context) error {
 // hear notes what an event makes wrong. It is called while the bus is locked.
 func (m *Models) hear(e event.Event) bool {
 	switch e.Kind {
-	case event.KindProgress, event.KindRetry:
-		m.moves.Add(1)
 	case event.KindStored:
+		m.forgive(e.Model) // something was done about it
+		m.marks.Lock()
+		m.marks.told = true
+		m.marks.Unlock()
 		m.mark(e.Model)
 	case event.KindState:
 		if c, ok := e.Data.(event.Change); ok && c.To == model.Failed {
@@ -202,7 +227,6 @@ func (m *Models) mark(id model.ID) {
 		m.marks.all = true
 	} else {
 		m.marks.dirty[id] = struct{}{}
-		m.marks.spoiled[id] = struct{}{}
 		if m.marks.since != nil {
 			m.marks.since[id] = struct{}{}
 		}
@@ -235,12 +259,7 @@ func (m *Models) forgive(id model.ID) {
 		return
 	}
 	delete(m.marks.failed, id)
-	for i, other := range m.marks.order {
-		if other == id {
-			m.marks.order = append(m.marks.order[:i:i], m.marks.order[i+1:]...)
-			break
-		}
-	}
+	m.marks.order = slices.DeleteFunc(m.marks.order, func(other model.ID) bool { return other == id })
 }
 
 // now is the time since the beginning, which no change of the clock disturbs.
@@ -248,17 +267,15 @@ func (m *Models) now() time.Duration { return time.Since(m.begun) }
 
 // want is what a page must know to answer a request that came at that time.
 type want struct {
-	changes, moves uint64
-	at             time.Duration
+	changes uint64
+	at      time.Duration
 }
 
-func (m *Models) wants() want {
-	return want{changes: m.changes.Load(), moves: m.moves.Load(), at: m.now()}
-}
+func (m *Models) wants() want { return want{changes: m.changes.Load(), at: m.now()} }
 
-// knows reports whether p answers what is wanted. Progress may be a little older.
-func (p *page) knows(w want) bool {
-	return p != nil && p.changes >= w.changes && (p.moves >= w.moves || w.at-p.at < progressEvery)
+// knows reports whether p answers what is wanted. What no event tells of downloads may be so old.
+func (p *page) knows(w want, old time.Duration) bool {
+	return p != nil && p.changes >= w.changes && (!p.moving || w.at-p.at < old)
 }
 
 // current is the page that answers a request which comes now.
@@ -268,7 +285,7 @@ func (m *Models) current(ctx context.Context) (*page, error) {
 	}
 	m.ask(ctx)
 	w := m.wants()
-	if p := m.page.Load(); p.knows(w) {
+	if p := m.page.Load(); p.knows(w, progressEvery) {
 		return p, nil
 	}
 	return m.fresh(ctx, w)
@@ -279,8 +296,8 @@ func (m *Models) fresh(ctx context.Context, w want) (*page, error) {
 	select {
 	case m.flight <- struct{}{}:
 	default:
-		if p := m.page.Load(); p != nil && p.changes >= w.changes {
-			return p, nil // somebody is encoding the newest progress: nobody has to wait for that
+		if p := m.page.Load(); p.knows(w, 2*progressEvery) {
+			return p, nil // somebody encodes the newest progress: nobody else has to wait for that
 		}
 		select {
 		case m.flight <- struct{}{}:
@@ -290,11 +307,16 @@ func (m *Models) fresh(ctx context.Context, w want) (*page, error) {
 	}
 	defer func() { <-m.flight }()
 	old := m.page.Load()
-	if old.knows(w) {
+	if old.knows(w, progressEvery) {
 		return old, nil
 	}
+	if m.broken.err != nil && m.broken.begun >= w.at {
+		return nil, m.broken.err // of an attempt that began after this request: another would be no better
+	}
+	begun := m.now()
 	// Others wait for this page too, whatever becomes of the request that makes it.
 	p, err := m.make(context.WithoutCancel(ctx), old)
+	m.broken = failure{begun: begun, err: err}
 	if err != nil {
 		return nil, err
 	}
@@ -306,7 +328,8 @@ func (m *Models) fresh(ctx context.Context, w want) (*page, error) {
 func (m *Models) make(ctx context.Context, old *page) (*page, error) {
 	// The numbers are read before the facts: what happens in between is in the page or makes it out of date, mostly both.
 	m.marks.Lock()
-	p := &page{changes: m.changes.Load(), moves: m.moves.Load(), at: m.now(), failed: m.failures()}
+	p := &page{changes: m.changes.Load(), at: m.now()}
+	failures := maps.Clone(m.marks.failed)
 	todo := m.marks.news
 	m.marks.news = news{dirty: map[model.ID]struct{}{}}
 	m.marks.Unlock()
@@ -317,28 +340,21 @@ func (m *Models) make(ctx context.Context, old *page) (*page, error) {
 		return nil, err
 	}
 	p.held = m.held
-	return p, m.assemble(p, m.kept, old)
-}
-
-// failures is a copy of what failed. The caller holds the lock of marks.
-func (m *Models) failures() map[model.ID]string {
-	failed := make(map[model.ID]string, len(m.marks.failed))
-	for id, why := range m.marks.failed {
-		failed[id] = why
-	}
-	return failed
+	return p, m.assemble(p, m.kept, failures, old)
 }
 
 // examine looks at what is to be looked at again.
 func (m *Models) examine(ctx context.Context, todo news) error {
+	if todo.told {
+		m.held++
+	}
 	if todo.all {
 		at := m.now()
 		kept, err := m.scan(ctx)
 		if err != nil {
 			return err
 		}
-		m.kept = kept
-		m.held++
+		m.keep(kept)
 		m.scanned.Store(int64(at))
 		return nil
 	}
@@ -347,15 +363,27 @@ func (m *Models) examine(ctx context.Context, todo news) error {
 		if err != nil {
 			return err
 		}
+		was := m.kept[id]
+		if !h.same(was) {
+			m.held++
+		}
 		if h != nil {
 			m.kept[id] = h
-			m.held++
-		} else if _, was := m.kept[id]; was {
+		} else {
 			delete(m.kept, id)
-			m.held++
 		}
 	}
 	return nil
+}
+
+// keep replaces what is kept, and reports whether the new tells anything else than the old. The caller has the flight.
+func (m *Models) keep(kept map[model.ID]*holding) bool {
+	same := maps.EqualFunc(m.kept, kept, (*holding).same)
+	m.kept = kept
+	if !same {
+		m.held++
+	}
+	return !same
 }
 
 // examineOne is what the store holds of one model; nil when that is nothing.
@@ -396,10 +424,10 @@ func (m *Models) anew(ctx context.Context) (*page, error) {
 		return nil, err
 	}
 	m.marks.Lock()
-	p := &page{failed: m.failures()}
+	failures := maps.Clone(m.marks.failed)
 	m.marks.Unlock()
-	old := m.page.Load()
-	if err := m.assemble(p, kept, old); err != nil {
+	p, old := &page{}, m.page.Load()
+	if err := m.assemble(p, kept, failures, old); err != nil {
 		return nil, err
 	}
 	if !m.following.Load() || m.ttl.Load() == 0 {

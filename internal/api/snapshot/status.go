@@ -3,35 +3,24 @@ package snapshot
 import (
 	"math"
 	"slices"
-	"time"
 
+	"ema/client"
 	"ema/internal/model"
 	"ema/internal/queue"
 )
 
-// Availability says in one word how a model stands.
-type availability string
-
 const (
-	available   availability = "AVAILABLE"
-	downloading availability = "DOWNLOADING"
-	queued      availability = "QUEUED"
-	paused      availability = "PAUSED"
-	partial     availability = "PARTIAL"
-	missing     availability = "MISSING"
-	corrupted   availability = "CORRUPTED"
-	updating    availability = "UPDATING"
-	failed      availability = "FAILED"
+	hotTier     = "hot" // the only tier there is: the store's own folder
+	mostMissing = 100   // names of missing files in an answer; the rest is counted
 )
 
 // A motion is a download as far as answers tell it; the zero motion is none. It is comparable, so that what has not
 // moved is not encoded again.
 type motion struct {
-	id, revision, commit string
-	state                model.State
-	reason               string
-	nextTry              time.Time
-	canPause, canResume  bool
+	id                  string
+	state               model.State
+	problem             string // the error that it stopped at; "" for none
+	canPause, canResume bool
 	Figures
 }
 
@@ -44,9 +33,12 @@ func (d motion) runs() bool {
 func move(d model.Download, figures func(string) (Figures, bool)) motion {
 	can := queue.Actions(d)
 	v := motion{
-		id: d.ID, revision: d.Revision, commit: d.Commit, state: d.State, reason: d.Reason, nextTry: d.NextTry,
+		id: d.ID, state: d.State,
 		canPause: slices.Contains(can, queue.Pausing), canResume: slices.Contains(can, queue.Resuming),
 		Figures: Figures{Done: d.Done, Total: d.Size},
+	}
+	if d.Class != "" {
+		v.problem = d.Reason
 	}
 	if v.runs() {
 		if f, ok := figures(d.ID); ok {
@@ -67,69 +59,69 @@ type facts struct {
 	failure string // of the last download; "" when it did not fail
 }
 
-// judge says how a model stands, and why where that is known.
-func (f facts) judge() (availability, string) {
+// judge says in one word how a model stands.
+func (f facts) judge() string {
 	r, moves := f.holding.first(), f.motion.id != ""
 	switch {
 	case r.complete() && f.motion.runs():
-		return updating, f.motion.reason
+		return client.AvailabilityUpdating
 	case r.complete():
-		return available, ""
+		return client.AvailabilityAvailable
 	case f.motion.runs():
-		return downloading, f.motion.reason
+		return client.AvailabilityDownloading
 	case moves && f.motion.state == model.Paused:
-		return paused, f.motion.reason
+		return client.AvailabilityPaused
 	case moves:
-		return queued, f.motion.reason
+		return client.AvailabilityQueued
 	case f.holding.damaged():
-		return corrupted, "a file is not what it was, or not what it should be; download the model again to repair it"
+		return client.AvailabilityCorrupted
 	case f.failure != "":
-		return failed, f.failure
+		return client.AvailabilityFailed
 	case f.holding != nil && (f.holding.stored > 0 || len(f.holding.revisions) > 0):
-		return partial, "something that is wanted is missing; download the model again to complete it"
+		return client.AvailabilityPartial
 	}
-	return missing, "nothing of it is here"
+	return client.AvailabilityMissing
 }
 
-// tell is the answer about one model.
-func (f facts) tell() modelStatus {
-	status, reason := f.judge()
+// tell is the answer about one model. What other parts of the house may know some day - use, health checks, what the
+// source has - is null.
+func (f facts) tell() client.ModelStatus {
 	r, d := f.holding.first(), f.motion
-	s := modelStatus{
-		ModelID: f.id.Public(), IsAvailable: r.complete(), AvailabilityStatus: string(status), StatusReason: reason,
-		MissingFiles: []string{}, DamagedFiles: []string{}, CorruptionDetected: f.holding.damaged(),
-		CanPauseDownload: d.canPause, CanResumeDownload: d.canResume, Path: r.path, Revisions: []revisionStatus{},
+	s := client.ModelStatus{
+		Model: f.id.Public(), IsAvailable: r.complete(), Availability: f.judge(),
+		MissingFiles: []string{}, CorruptionDetected: f.holding.damaged(), Revisions: []client.RevisionStatus{},
 	}
 	if h := f.holding; h != nil {
-		s.StoredMB = mb(h.stored)
-		s.MissingFiles = append(s.MissingFiles, h.missing...)
-		s.DamagedFiles = append(s.DamagedFiles, h.broken...)
+		s.SizeMB, s.SizeBytes = mb(h.size), int64(h.size)
+		s.MissingFiles = append(s.MissingFiles, h.missing[:min(len(h.missing), mostMissing)]...)
+		s.MissingFilesTotal = len(h.missing)
+		s.CorruptedFiles = h.broken
+		s.StorageTier = new(hotTier)
 		for _, r := range h.revisions {
-			s.Revisions = append(s.Revisions, revisionStatus{
-				Commit: r.commit, Refs: append([]string{}, r.refs...), State: string(r.state), SizeMB: mb(r.size), Files: r.files,
-				CompletedAt: moment(r.completed),
+			s.Revisions = append(s.Revisions, client.RevisionStatus{
+				Commit: r.commit, Refs: append([]string{}, r.refs...), IsAvailable: r.complete(), State: string(r.state),
+				SizeBytes: int64(r.size), Files: r.files, Path: r.path,
 			})
 		}
 	}
-	if r.commit != "" {
-		s.CurrentVersion = &r.commit
+	if r.complete() {
+		s.CurrentVersion, s.Path = &r.commit, r.path
+	}
+	if r.checked && r.whole > 0 {
+		s.IntegrityScore = new(float64(r.proven) / float64(r.whole))
 	}
 	switch {
-	case r.complete():
-		s.SizeMB, s.DownloadProgress = mb(r.size), 100
-	case d.Total > 0:
-		s.SizeMB, s.DownloadProgress = mb(d.Total), percent(d.Done, d.Total)
-	case r.whole > 0:
-		s.SizeMB, s.DownloadProgress = mb(r.whole), percent(r.size, r.whole)
+	case !r.complete() && d.Total > 0:
+		s.TotalMB = mb(d.Total)
+	default:
+		s.TotalMB = mb(r.whole)
 	}
+	s.DownloadError = f.failure
 	if d.id != "" {
-		s.Download = &downloadStatus{
-			ID: d.id, Status: stateName(d.state), Revision: d.revision, Commit: d.commit, ProgressPercent: percent(d.Done, d.Total),
-			DownloadedMB: mb(d.Done), TotalMB: mb(d.Total), NextTry: moment(d.nextTry),
-		}
-		if d.runs() {
-			s.Download.SpeedMBps = d.Rate / float64(model.MiB)
-			s.EstimatedDownloadTime = seconds(d.ETA)
+		s.DownloadID, s.CanPause, s.CanResume, s.DownloadError = d.id, d.canPause, d.canResume, d.problem
+		s.DownloadProgress = new(percent(d.Done, d.Total))
+		if d.runs() && d.ETA > 0 {
+			s.EstimatedDownloadTime = new(d.ETA.Seconds())
 		}
 	}
 	return s
@@ -144,21 +136,4 @@ func percent(done, total model.Bytes) float64 {
 		return 0
 	}
 	return math.Floor(min(float64(done)/float64(total), 1)*1000) / 10
-}
-
-// moment is t on the wire; the zero time is none.
-func moment(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = t.UTC()
-	return &t
-}
-
-func seconds(d time.Duration) *float64 {
-	if d <= 0 {
-		return nil
-	}
-	s := d.Seconds()
-	return &s
 }

@@ -2,42 +2,171 @@ package snapshot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"ema/client"
 	"ema/internal/model"
 	"ema/internal/store"
 )
 
 const (
-	measureEvery = time.Second        // free space changes without a word
-	planEvery    = time.Minute        // what could be collected, while things change
-	leftAlone    = 24 * time.Hour     // what is younger is not called garbage, as by "ema gc"
-	hotTier      = "hot"              // the only tier there is: the store's own folder
-	collectHint  = `"ema gc" removes` // what every candidate's reason begins with
+	measureEvery = time.Second    // free space changes without a word
+	planEvery    = time.Minute    // garbage grows old without a word
+	leftAlone    = 24 * time.Hour // what is younger is not called garbage, as by "ema gc"
 )
 
-// A keeping is the answer about storage, and what it is made of.
-type keeping struct {
-	flight chan struct{} // holds one while somebody makes the answer
-	// What follows is the flight's.
-	answer     answer
-	held       uint64 // the store's facts in it
-	measured   time.Duration
-	planned    time.Duration
-	plan       []offer
-	planSeen   bool
-	storedPart []modelStorage
+// A report is the answer about storage, and what it is made of. It is never changed once others can see it.
+type report struct {
+	answer
+	held              uint64 // the number of the store's facts in it; 0 keeps it for nobody
+	measured, planned time.Duration
+	cleanup           client.CleanupSuggestions
 }
 
-// An offer is what a collection would remove of one model.
-type offer struct {
-	id    model.ID
-	bytes model.Bytes
-	kinds []string
+// knows reports whether t answers a request that comes now, when the store's facts are those of p.
+func (t *report) knows(p *page, now time.Duration) bool {
+	return t != nil && p.held != 0 && t.held >= p.held && now-t.planned < planEvery && now-t.measured < measureEvery
 }
 
-func newKeeping() keeping { return keeping{flight: make(chan struct{}, 1)} }
+// plans reports whether what could go is still what t says.
+func (t *report) plans(p *page, now time.Duration) bool {
+	return t != nil && p.held != 0 && t.held == p.held && now-t.planned < planEvery
+}
+
+// ServeStorage answers what models take, where, and what could go. What the volume has is at most a second old, and
+// garbage that has grown old enough to go appears within a minute.
+func (m *Models) ServeStorage(w http.ResponseWriter, r *http.Request) {
+	t, err := m.stock(r.Context())
+	if err != nil {
+		m.set.Refuse(w, r, err)
+		return
+	}
+	t.serve(w, r)
+}
+
+// stock is the report that answers a request which comes now.
+func (m *Models) stock(ctx context.Context) (*report, error) {
+	p, err := m.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := m.now()
+	if t := m.storage.newest.Load(); t.knows(p, now) {
+		return t, nil
+	}
+	select {
+	case m.storage.flight <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-m.storage.flight }()
+	old := m.storage.newest.Load()
+	if old.knows(p, now) {
+		return old, nil
+	}
+	t, err := m.report(p, old)
+	if err != nil {
+		return nil, err
+	}
+	m.storage.newest.Store(t)
+	return t, nil
+}
+
+// report makes a report about the models in p. What could go stands in old, unless the store has changed since.
+func (m *Models) report(p *page, old *report) (*report, error) {
+	t := &report{held: p.held, measured: m.now()}
+	v, err := m.set.Volume()
+	if err != nil {
+		return nil, err
+	}
+	if old.plans(p, t.measured) {
+		t.cleanup, t.planned = old.cleanup, old.planned
+	} else {
+		t.planned = m.now()
+		plan, err := m.set.Store.PlanCollect(leftAlone, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		t.cleanup = suggest(plan)
+	}
+	body, err := encode(tally(p, v, m.set.Store.Path(), t.cleanup))
+	if err != nil {
+		return nil, err
+	}
+	if old != nil && bytes.Equal(old.body, body) {
+		t.answer = old.answer
+	} else {
+		t.answer = m.seal(body)
+	}
+	return t, nil
+}
+
+// tally is the answer about storage.
+func tally(p *page, v Volume, path string, cleanup client.CleanupSuggestions) client.Storage {
+	s := client.Storage{Models: []client.ModelStorage{}, Cleanup: cleanup}
+	var stored model.Bytes
+	for _, f := range p.fragments {
+		h := f.facts.holding
+		if h == nil {
+			continue
+		}
+		stored += h.stored
+		s.Models = append(s.Models, client.ModelStorage{Model: f.name, SizeGB: gb(h.stored), SizeBytes: int64(h.stored), Tier: hotTier})
+	}
+	slices.SortStableFunc(s.Models, func(a, b client.ModelStorage) int { return cmp.Compare(b.SizeBytes, a.SizeBytes) })
+	used := 0.0
+	if theirs := v.Used + v.Available; theirs > 0 { // what is kept for the system counts for nobody, as with df
+		used = 100 * float64(v.Used) / float64(theirs)
+	}
+	s.Summary = client.StorageSummary{
+		CapacityGB: gb(v.Total), UsedGB: gb(v.Used), AvailableGB: gb(v.Available), UsagePercent: used,
+		Models: len(s.Models), ModelsGB: gb(stored), ReserveGB: gb(v.Reserve),
+	}
+	s.Tiers = []client.TierStorage{{
+		Tier: hotTier, Path: path, CapacityGB: gb(v.Total), UsedGB: gb(v.Used), AvailableGB: gb(v.Available), UsagePercent: used,
+		ModelsGB: gb(stored), Models: len(s.Models),
+	}}
+	return s
+}
+
+// suggest is what a collection would do, model by model.
+func suggest(plan store.Removal) client.CleanupSuggestions {
+	s := client.CleanupSuggestions{SavingsGB: gb(plan.Bytes), Candidates: []client.CleanupCandidate{}}
+	bytes, kinds := map[string]model.Bytes{}, map[string]map[store.Kind]int{}
+	for _, d := range plan.Items {
+		name := ""
+		if !d.Model.IsZero() {
+			name = d.Model.Public()
+		}
+		if kinds[name] == nil {
+			kinds[name] = map[store.Kind]int{}
+		}
+		bytes[name] += d.Bytes
+		kinds[name][d.Kind]++
+	}
+	for name, b := range bytes {
+		s.Candidates = append(s.Candidates, client.CleanupCandidate{Model: name, Reason: because(kinds[name]), SizeGB: gb(b), SizeBytes: int64(b)})
+	}
+	slices.SortFunc(s.Candidates, func(a, b client.CleanupCandidate) int {
+		return cmp.Or(cmp.Compare(b.SizeBytes, a.SizeBytes), cmp.Compare(a.Model, b.Model))
+	})
+	s.SafeToRemove = len(s.Candidates)
+	return s
+}
+
+// because says what a collection removes of one model.
+func because(kinds map[store.Kind]int) string {
+	var parts []string
+	for k := store.KindRef; k <= store.KindFolder; k++ {
+		if n := kinds[k]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s (%d)", k, n))
+		}
+	}
+	return `no revision needs it; "ema gc" removes: ` + strings.Join(parts, ", ")
+}
