@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"slices"
@@ -27,8 +28,7 @@ type page struct {
 
 // A fragment is the encoded answer about one model.
 type fragment struct {
-	facts  facts // of which it was made
-	name   string
+	facts  facts  // of which it was made
 	member []byte // "name":{…}, as it stands in the whole
 	answer        // {…} alone
 }
@@ -61,7 +61,7 @@ func (m *Models) assemble(p *page, kept map[model.ID]*holding, failures map[mode
 		if err != nil {
 			return err
 		}
-		p.fragments[i], p.index[one.name] = one, i
+		p.fragments[i], p.index[f.name] = one, i
 		p.moving = p.moving || f.motion.id != ""
 		size += len(one.member) + 1
 		same = same && one == old.fragments[i]
@@ -82,8 +82,7 @@ func (m *Models) assemble(p *page, kept map[model.ID]*holding, failures map[mode
 	return nil
 }
 
-// gather is what is known of each model, in the order of their names. No name appears twice: of signed links that
-// differ in what is not shown, one that is here stands for all.
+// gather is what is known of each model, in the order of their names.
 func (m *Models) gather(failures map[model.ID]string, kept map[model.ID]*holding) []facts {
 	motions := map[model.ID]motion{}
 	for _, d := range m.set.Downloads.List() {
@@ -91,61 +90,57 @@ func (m *Models) gather(failures map[model.ID]string, kept map[model.ID]*holding
 			motions[d.Model] = move(d, m.set.Figures)
 		}
 	}
-	all := make([]facts, 0, len(kept)+len(motions))
+	all := make([]facts, 0, len(kept)+len(motions)+len(failures))
 	for id, h := range kept {
-		all = append(all, facts{id: id, holding: h, motion: motions[id], failure: failures[id]})
+		all = append(all, facts{id: id, name: id.Public(), holding: h, motion: motions[id], failure: failures[id]})
 		delete(motions, id)
+		delete(failures, id)
 	}
 	for id, d := range motions {
-		all = append(all, facts{id: id, motion: d, failure: failures[id]})
+		all = append(all, facts{id: id, name: id.Public(), motion: d, failure: failures[id]})
 		delete(failures, id)
 	}
 	for id, why := range failures {
-		if kept[id] == nil {
-			all = append(all, facts{id: id, failure: why})
-		}
+		all = append(all, facts{id: id, name: id.Public(), failure: why})
 	}
 	return tidy(all)
 }
 
-// tidy sorts by name and leaves one of each.
+// tidy sorts by name and leaves one of each: of signed links that differ in what is not shown, one that is here stands
+// for all. Which one does not depend on downloads, so that the same store always takes the same space.
 func tidy(all []facts) []facts {
-	byName := make(map[string]facts, len(all))
-	names := make([]string, 0, len(all))
+	slices.SortFunc(all, func(a, b facts) int {
+		if by := cmp.Compare(a.name, b.name); by != 0 {
+			return by
+		}
+		if (a.holding != nil) != (b.holding != nil) {
+			if a.holding != nil {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.id.Name, b.id.Name)
+	})
+	tidied := all[:0]
 	for _, f := range all {
-		name := f.id.Public()
-		other, twice := byName[name]
-		if !twice {
-			names = append(names, name)
+		if n := len(tidied); n > 0 && tidied[n-1].name == f.name {
+			last := &tidied[n-1]
+			if last.motion.id == "" {
+				last.motion = f.motion
+			}
+			last.failure = cmp.Or(last.failure, f.failure)
+			continue
 		}
-		if !twice || f.before(other) {
-			byName[name] = f
-		}
+		tidied = append(tidied, f)
 	}
-	slices.Sort(names)
-	all = all[:0]
-	for _, name := range names {
-		all = append(all, byName[name])
-	}
-	return all
-}
-
-func (f facts) before(other facts) bool {
-	if (f.holding != nil) != (other.holding != nil) {
-		return f.holding != nil
-	}
-	if (f.motion.id != "") != (other.motion.id != "") {
-		return f.motion.id != ""
-	}
-	return f.id.Name < other.id.Name
+	return tidied
 }
 
 // fragment encodes what is known of one model, unless old has done so.
 func (m *Models) fragment(f facts, old *page) (*fragment, error) {
-	name := f.id.Public()
 	var was *fragment
 	if old != nil {
-		if i, there := old.index[name]; there {
+		if i, there := old.index[f.name]; there {
 			was = old.fragments[i]
 			if was.facts == f {
 				return was, nil
@@ -153,7 +148,7 @@ func (m *Models) fragment(f facts, old *page) (*fragment, error) {
 		}
 	}
 	told := f.tell()
-	member, err := encode(name)
+	member, err := encode(f.name)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +156,7 @@ func (m *Models) fragment(f facts, old *page) (*fragment, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &fragment{facts: f, name: name}
+	n := &fragment{facts: f}
 	n.member = slices.Concat(member, []byte{':'}, body)
 	body = n.member[len(member)+1:]
 	if was != nil && bytes.Equal(was.body, body) {

@@ -50,6 +50,10 @@ func (a *answer) serve(w http.ResponseWriter, r *http.Request) {
 		case len(known) > 1 || !single(known[0]):
 			// A list, a weak tag or a star: the library knows the rules. It writes in pieces, which is slower.
 			h["Content-Type"] = a.kind
+			if len(known) > 1 { // of which it looks at the first line only
+				r = r.Clone(r.Context())
+				r.Header.Set("If-None-Match", strings.Join(known, ", "))
+			}
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.body))
 			return
 		}

@@ -54,6 +54,7 @@ func move(d model.Download, figures func(string) (Figures, bool)) motion {
 // facts are all that an answer about one model is made of.
 type facts struct {
 	id      model.ID
+	name    string   // as it is told: without secrets
 	holding *holding // nil when nothing is here
 	motion  motion
 	failure string // of the last download; "" when it did not fail
@@ -88,7 +89,7 @@ func (f facts) judge() string {
 func (f facts) tell() client.ModelStatus {
 	r, d := f.holding.first(), f.motion
 	s := client.ModelStatus{
-		Model: f.id.Public(), IsAvailable: r.complete(), Availability: f.judge(),
+		Model: f.name, IsAvailable: r.complete(), Availability: f.judge(),
 		MissingFiles: []string{}, CorruptionDetected: f.holding.damaged(), Revisions: []client.RevisionStatus{},
 	}
 	if h := f.holding; h != nil {

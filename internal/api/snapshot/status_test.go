@@ -74,9 +74,8 @@ func TestWhatNobodyKnowsIsNull(t *testing.T) {
 	w := newWorld(t)
 	id := hub("org/name")
 	w.models[id] = stored(id, store.Unverified, store.Unverified)
-	got := ask[map[string]map[string]map[string]any](t, func(rw http.ResponseWriter, r *http.Request) {
-		w.naive().ServeStatus(rw, r)
-	})["models"][id.Public()]
+	m := w.naive()
+	got := ask[map[string]any](t, func(rw http.ResponseWriter, r *http.Request) { m.ServeModel(rw, r, id) })
 	for _, key := range []string{
 		"integrity_score", "last_health_check", "performance_score", "usage_frequency", "last_used", "average_generation_time",
 		"latest_version", "update_available", "download_progress", "estimated_download_time",

@@ -117,7 +117,7 @@ func tally(p *page, v Volume, path string, cleanup client.CleanupSuggestions) cl
 			continue
 		}
 		stored += h.stored
-		s.Models = append(s.Models, client.ModelStorage{Model: f.name, SizeGB: gb(h.stored), SizeBytes: int64(h.stored), Tier: hotTier})
+		s.Models = append(s.Models, client.ModelStorage{Model: f.facts.name, SizeGB: gb(h.stored), SizeBytes: int64(h.stored), Tier: hotTier})
 	}
 	slices.SortStableFunc(s.Models, func(a, b client.ModelStorage) int { return cmp.Compare(b.SizeBytes, a.SizeBytes) })
 	used := 0.0

@@ -101,7 +101,10 @@ func (w *world) do(change func()) {
 
 // put stores a model, and tells.
 func (w *world) put(m store.Model) {
-	w.do(func() { w.models[m.ID] = m })
+	w.do(func() {
+		w.models[m.ID] = m
+		w.forgive(m.ID)
+	})
 	w.bus.Tell(event.Event{Kind: event.KindStored, Model: m.ID, Data: event.Stored{Why: "repaired"}})
 }
 
