@@ -36,6 +36,7 @@ type app struct {
 	endpoint   string // --endpoint
 	server     string // --server: another daemon than that of the store; empty = EMA_SERVER, if any
 	logLevel   string // --log-level
+	listen     string // --listen of serve
 	json       bool   // --json: results and errors as JSON on stdout
 	quiet      bool   // --quiet: no progress
 	cpus       int    // threads that may run at once; 0 = as many as Go allows itself
@@ -137,6 +138,9 @@ func (a *app) flagSettings() ([]config.Setting, error) {
 	}
 	if a.endpoint != "" {
 		all = append(all, config.Setting{Key: "sources.huggingface.endpoint", Value: a.endpoint, Where: "--endpoint"})
+	}
+	if a.listen != "" {
+		all = append(all, config.Setting{Key: "server.listen", Value: a.listen, Where: "--listen"})
 	}
 	if a.logLevel != "" {
 		all = append(all, config.Setting{Key: "log.level", Value: a.logLevel, Where: "--log-level"})

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"ema/internal/api/trust"
 	"ema/internal/config"
 	"ema/internal/model"
 	"ema/internal/store"
@@ -17,7 +18,7 @@ import (
 
 // built is what the settings become.
 type built struct {
-	store, source, fetch, minFree, queue, schedule, adapt, config any
+	store, source, fetch, minFree, queue, schedule, adapt, guard, telling, config any
 }
 
 func wire(t *testing.T, key, value string) built {
@@ -53,9 +54,14 @@ func wire(t *testing.T, key, value string) built {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n := &network{server: e.Server}
+	guard, err := n.guarding(e.Config, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return built{
 		s, src, fetchSettings(e.Config, r.Facts), free, queueSettings(e.Config, r.Facts), plan,
-		adapt(e.BandwidthManagement.AdaptiveLimiting), e.Config,
+		adapt(e.BandwidthManagement.AdaptiveLimiting), guard, n.telling(e.Config, nil), e.Config,
 	}
 }
 
@@ -162,10 +168,25 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		},
 		"chunk_optimization.adaptive_chunking.large_file_threshold_mb": {{"500", "fetch", "Chunk.LargeThreshold", 500 * model.MiB}},
 
-		// A profile is a set of defaults for the keys above; TestTheLogGoesWhereTheKeysSay has the log's keys; of
+		"server.listen":                  {{"127.0.0.1:7", "config", "Server.Listen", "127.0.0.1:7"}},
+		"server.access_log":              {{"true", "config", "Server.AccessLog", true}},
+		"server.server_header":           {{"true", "config", "Server.ServerHeader", true}},
+		"server.allowed_hosts":           {{"box.example", "guard", "AllowedHosts", []string{"box.example"}}},
+		"server.allowed_origins":         {{"http://a.example", "guard", "AllowedOrigins", []string{"http://a.example"}}, {"http://a.example", "telling", "AllowedOrigins", []string{"http://a.example"}}},
+		"auth.api_keys":                  {{`[{"name":"jo","role":"user","sha256":"` + strings.Repeat("ab", 32) + `"}]`, "guard", "Keys", []trust.Key{{Name: "jo", Role: trust.User, SHA256: strings.Repeat("ab", 32)}}}},
+		"auth.default_role":              {{"power_user", "guard", "DefaultRole", trust.PowerUser}},
+		"rate_limit.requests_per_minute": {{"7", "guard", "PerMinute", 7}},
+		"rate_limit.burst":               {{"7", "guard", "Burst", 7}},
+		"websocket.batch_size":           {{"7", "telling", "BatchSize", 7}},
+		"websocket.batch_timeout_ms":     {{"7", "telling", "BatchTimeout", 7 * time.Millisecond}},
+		"websocket.queue_size":           {{"7", "telling", "Queue", 7}},
+
+		// A certificate needs its key: TestTheNetworkSpeaksTLS has both. A profile is a set of defaults for the keys above; TestTheLogGoesWhereTheKeysSay has the log's keys; of
 		// sources.default only one value exists.
 		"optimization_profile": {{"high_throughput", "", "", nil}},
 		"sources.default":      {{"huggingface", "", "", nil}},
+		"server.tls.cert":      {{"", "", "", nil}},
+		"server.tls.key":       {{"", "", "", nil}},
 		"log.level":            {{"debug", "", "", nil}},
 		"log.format":           {{"json", "", "", nil}},
 		"log.file":             {{"/log", "", "", nil}},
@@ -194,7 +215,11 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 				got = field(b.schedule, a.field)
 			case "adapt":
 				got = field(b.adapt, a.field)
-			case "config": // read where it is used: serve.go, running.go
+			case "guard":
+				got = field(b.guard, a.field)
+			case "telling":
+				got = field(b.telling, a.field)
+			case "config": // read where it is used: serve.go, running.go, network.go, condition.go
 				got = field(b.config, a.field)
 			default:
 				continue

@@ -31,11 +31,16 @@ func (d *daemon) reload(context.Context) (client.Reloaded, error) {
 	if _, err := schedule(next.BandwidthManagement); err != nil {
 		return client.Reloaded{}, err
 	}
-	if err := d.line.configure(next, facts); err != nil {
-		return client.Reloaded{}, err
-	}
 	d.mu.Lock()
 	before := d.settings
+	d.mu.Unlock()
+	if err := d.network.configure(next.Config, d.api); err != nil {
+		return client.Reloaded{}, &model.Error{Op: "configuration", Class: model.Usage, Err: err}
+	}
+	if err := d.line.configure(next, facts); err != nil {
+		return client.Reloaded{}, errors.Join(err, d.network.configure(before.Config, d.api))
+	}
+	d.mu.Lock()
 	d.settings = next
 	d.mu.Unlock()
 	d.queue.Configure(queueSettings(next.Config, facts))

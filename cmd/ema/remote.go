@@ -27,13 +27,18 @@ func (a *app) remote(ctx context.Context) (*client.Client, bool, error) {
 	if server == "" {
 		return a.owner(ctx)
 	}
-	c, err := client.New(server, client.Options{Key: a.getenv("EMA_API_KEY")})
+	key := a.getenv("EMA_API_KEY")
+	c, err := client.New(server, client.Options{Key: key})
 	if err != nil {
 		return nil, false, err
 	}
 	if _, err := c.Version(ctx); err != nil {
 		if e, ok := errors.AsType[*client.Error](err); ok && e.Status == http.StatusUnauthorized {
-			err = &model.Error{Op: "ask the daemon", Class: model.Auth, URL: server, Err: e, Hint: "put a key of it into EMA_API_KEY"}
+			why := "it lets nobody in without a key"
+			if key != "" {
+				why = "the key in EMA_API_KEY is not one of its keys"
+			}
+			err = &model.Error{Op: "ask the daemon", Class: model.Auth, URL: server, Err: errors.New(why), Hint: "put one of its auth.api_keys into EMA_API_KEY"}
 		}
 		return nil, false, err
 	}

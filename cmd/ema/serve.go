@@ -31,17 +31,21 @@ import (
 )
 
 func serveCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var insecure bool
+	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon: a queue of downloads over one store",
 		Long: "Owns the store and downloads what other commands ask for: pull, ps, pause, resume, cancel, prioritize and top talk to\n" +
-			"it when it runs. SIGTERM and Ctrl-C stop it within seconds; what was under way goes on when it starts again. SIGHUP\n" +
+			"it when it runs, and programs by its HTTP API, which /docs describes. SIGTERM and Ctrl-C stop it within seconds; what was under way goes on when it starts again. SIGHUP\n" +
 			"reads the configuration again.",
 		Example: "  ema serve\n  ema serve --store /models/hub --log-level debug",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.serve(cmd.Context())
+			return a.serve(cmd.Context(), insecure)
 		},
 	}
+	cmd.Flags().StringVar(&a.listen, "listen", "", "`HOST:PORT` of the API (default: server.listen, 127.0.0.1:8000)")
+	cmd.Flags().BoolVar(&insecure, "insecure-no-auth", false, "without API keys, let everybody who reaches the API do everything, also from other machines")
+	return cmd
 }
 
 // daemonCommand is how the daemon is called where others wait for it.
@@ -62,6 +66,10 @@ type daemon struct {
 	keeper  *throttle.Keeper
 	host    *host.Host
 	door    door
+	network *network
+	api     *api.Server
+	repairs *repairs
+	meter   host.Meter
 	rested  chan struct{} // holds one when a download has ended
 	log     *slog.Logger
 
@@ -76,7 +84,7 @@ type daemon struct {
 }
 
 // serve runs the daemon until ctx ends. It reads as the story of a start.
-func (a *app) serve(ctx context.Context) (err error) {
+func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	e, err := a.daemonSettings()
 	if err != nil {
 		return err
@@ -132,6 +140,14 @@ func (a *app) serve(ctx context.Context) (err error) {
 	if err := d.queue.Load(ctx); err != nil {
 		return errors.Join(err, socket.Close())
 	}
+	d.repairs = newRepairs(d)
+	if d.network, err = d.openNetwork(ctx, e, insecure); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	d.api = d.server()
+	if err := d.network.configure(e.Config, d.api); err != nil {
+		return errors.Join(err, d.network.listener.Close(), socket.Close())
+	}
 	return d.work(ctx, socket)
 }
 
@@ -149,12 +165,10 @@ func (a *app) daemonSettings() (*config.Effective, error) {
 
 // work runs all that lives as long as the daemon, and returns when it has ended.
 func (d *daemon) work(ctx context.Context, socket net.Listener) error {
-	server := &api.Server{
-		Queue: d.queue, History: d.ledger, Events: d.bus, Figures: d.figures, Limit: d.limit,
-		Reload: d.reload, Execute: d.execute, Version: d.version(), Log: d.log,
-	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return server.Run(ctx, socket) })
+	g.Go(func() error { return d.api.Run(ctx, socket) })
+	g.Go(func() error { return d.network.run(ctx, d.api) })
+	g.Go(func() error { return d.repairs.run(ctx) })
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })
@@ -210,7 +224,7 @@ func (d *daemon) ready() {
 		}
 	}
 	kept := d.line.Store
-	fmt.Fprintf(d.app.stderr, "ema: serving the store %s at %s: %s queued, %d paused\n", kept.Path(), client.Socket(kept.StateDir()), count(waiting, "download", "downloads"), paused)
+	fmt.Fprintf(d.app.stderr, "ema: serving the store %s at %s and %s: %s queued, %d paused\n", kept.Path(), client.Socket(kept.StateDir()), d.network.url(), count(waiting, "download", "downloads"), paused)
 	if err := d.app.notify("READY=1"); err != nil {
 		d.log.Warn("service manager", "error", err.Error())
 	}
@@ -232,6 +246,9 @@ func (d *daemon) forget(ctx context.Context) error {
 		keep := d.settings.Database.RetentionDays.Duration()
 		d.mu.Unlock()
 		n, err := d.ledger.Prune(ctx, time.Now().Add(-keep))
+		if err == nil {
+			_, err = d.ledger.PruneAudit(ctx, time.Now().Add(-keep))
+		}
 		if err != nil && ctx.Err() == nil {
 			d.log.Warn("history not pruned", "error", err.Error())
 		} else if n > 0 {

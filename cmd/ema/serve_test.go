@@ -31,7 +31,7 @@ const patient = time.Minute
 //	daemon-kill              kill it
 //	daemon-signal NAME       send it HUP
 //	daemon-says PATTERN      wait until its stderr matches
-//	daemon-url KEY           serve the daemon's API on the network too, for who has that key; $URL is where
+//	daemon-url               set $URL to where the daemon listens on the network
 //	until PATTERN ema ARG…   repeat a command until its stdout matches
 //	hub-rate BYTES           send so many bytes per second on each connection from now on; 0 is as fast as it goes
 func TestScriptsWithADaemon(t *testing.T) {
@@ -83,8 +83,8 @@ func startDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range []string{"HOME", "HF_ENDPOINT", "HF_TOKEN", "GORACE", "PATH"} {
 		p.Env = append(p.Env, name+"="+ts.Getenv(name))
 	}
+	p.Env = append(p.Env, "EMA_RETRY_OPTIMIZATION__BASE_DELAY_SECONDS=0.01", anyPort)
 	p.Env = append(p.Env, strings.Fields(ts.Getenv("DAEMON_ENV"))...)
-	p.Env = append(p.Env, "EMA_RETRY_OPTIMIZATION__BASE_DELAY_SECONDS=0.01")
 	p.Stdout, p.Stderr = &p.stdout, &p.stderr
 	ts.Check(p.Start())
 	ts.Defer(func() {

@@ -56,15 +56,15 @@ type Config struct {
 	CPUOptimization CPUOptimization `json:"cpu_optimization"`
 
 	// The HTTP server of the daemon.
-	Server Server `json:"server" restart:"yes"`
+	Server Server `json:"server" active:"yes" restart:"yes"`
 	// Who may use the API.
-	Auth Auth `json:"auth"`
+	Auth Auth `json:"auth" active:"yes"`
 	// How often one client may call the API; loopback is exempt.
-	RateLimit RateLimit `json:"rate_limit"`
+	RateLimit RateLimit `json:"rate_limit" active:"yes"`
 	// Answers of the API.
 	API API `json:"api"`
 	// Events sent to browsers and clients.
-	Websocket Websocket `json:"websocket"`
+	Websocket Websocket `json:"websocket" active:"yes"`
 	// Where history and usage are kept.
 	Database Database `json:"database" restart:"yes"`
 	// Continuous measuring, and what is done about its findings.

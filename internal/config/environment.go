@@ -12,7 +12,7 @@ import (
 )
 
 // notKeys are variables that begin like keys and mean something else.
-var notKeys = []string{"EMA_CONFIG", "EMA_SERVER", "EMA_MODEL_PATH"}
+var notKeys = []string{"EMA_CONFIG", "EMA_SERVER", "EMA_API_KEY", "EMA_MODEL_PATH"}
 
 // environment applies EMA_SECTION__KEY=value. A variable with a double underscore must be a key; any other one only gets
 // a warning, since EMA_ may begin the name of something else. Empty variables count as not set.

@@ -5,7 +5,7 @@ type Server struct {
 	// Address of API and dashboard. Any address but loopback needs auth.api_keys.
 	Listen string `json:"listen" pattern:"^[^\\s/]*:[0-9]{1,5}$" want:"HOST:PORT" required:"yes"`
 	// Address of the metrics for Prometheus; empty = no metrics.
-	MetricsListen string `json:"metrics_listen" pattern:"^[^\\s/]*:[0-9]{1,5}$" want:"HOST:PORT"`
+	MetricsListen string `json:"metrics_listen" active:"no" pattern:"^[^\\s/]*:[0-9]{1,5}$" want:"HOST:PORT"`
 	// Log every request.
 	AccessLog bool `json:"access_log"`
 	// Send a Server header.

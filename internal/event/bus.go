@@ -59,6 +59,14 @@ func (b *Bus) Tell(e Event) {
 	}
 }
 
+// Seq is the number of the newest event; before the first one it is the number that begins the bus. It is a
+// Want.Since for all that is told from now on.
+func (b *Bus) Seq() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.seq
+}
+
 func (b *Bus) remember(e Event) {
 	if len(b.kept) < b.keep {
 		b.kept = append(b.kept, e)

@@ -187,6 +187,21 @@ func TestResumingWithANumberOfAnotherBusIsRefused(t *testing.T) {
 	})
 }
 
+func TestTheNewestNumberBeginsWithAllThatIsToldFromNowOn(t *testing.T) {
+	b := New(0)
+	for _, download := range []string{"a", "b"} {
+		s, now := subscribe(t, b, Want{}), b.Seq()
+		b.Tell(change(download, model.Queued))
+		told := next(t, s)
+		if got := next(t, subscribe(t, b, Want{Since: now})); brief(got) != brief(told) {
+			t.Errorf("since %d: %s, want %s", now, brief(got), brief(told))
+		}
+		if b.Seq() != told[0].Seq {
+			t.Errorf("the newest number is %d, want %d", b.Seq(), told[0].Seq)
+		}
+	}
+}
+
 func TestNextWaitsUntilSomethingIsToldClosedOrCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(0)

@@ -38,6 +38,10 @@ func conformance(t *testing.T, open func(t *testing.T) func() *ledger.Ledger) {
 		"saves from many goroutines at once, readable when answered":     savesAtOnce,
 		"answers a save whose context ended with an error, never half":   savesWholeOrNot,
 		"refuses a download without an id":                               refusesNoID,
+		"keeps the audit trail, also after a restart, the newest first":  keepsTheTrail,
+		"forgets only what was audited before a time":                    prunesTheTrail,
+		"records from many goroutines at once, readable when answered":   recordsAtOnce,
+		"keeps no link's secrets and no more than is of use of an entry": trimsTheTrail,
 		"opens what is current already, once more and unchanged":         opensAgain,
 	}
 	for promise, keeps := range promises {

@@ -38,8 +38,8 @@ type Ledger struct {
 	db      *sql.DB
 	path    string
 	writing sync.Mutex // held by the one who writes; SQLite has room for no second one
-	mu      sync.Mutex
-	next    *batch // what is saved after the commit that is under way; nil when nobody waits
+	saves   group[model.Download]
+	audits  group[model.AuditEntry]
 }
 
 // Open opens the database at path, and creates it with its folder where there is none. A file that

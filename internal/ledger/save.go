@@ -11,100 +11,19 @@ import (
 	"ema/internal/model"
 )
 
-// A batch is what one commit brings to the disk: a sync of the disk costs the same for one record
-// as for a hundred.
-type batch struct {
-	downloads []model.Download
-	errs      []error       // one for each, once it is over
-	over      chan struct{} // closed when the commit has succeeded or failed
-}
-
 // Save inserts d, or replaces the one with its ID, and returns when that is durable. Calls at the
 // same time share commits. A ctx that ends before makes Save return its error, and d was saved whole
 // or not at all; of two Saves of one ID at the same time either may come last.
 func (l *Ledger) Save(ctx context.Context, d model.Download) error {
-	if err := ctx.Err(); err != nil {
-		return failure("write", l.path, err)
-	}
 	if d.ID == "" {
 		return &model.Error{Op: "write ledger", Class: model.Usage, Model: d.Model, Err: errors.New("the download has no id")}
 	}
-	b, place := l.join(d)
-	if place == 0 {
-		// Whoever begins a batch commits it, for all who joined. It does not give up when its own ctx
-		// ends, because the others' have not.
-		l.commit(b)
-		return b.errs[0]
-	}
-	select {
-	case <-b.over:
-		return b.errs[place]
-	case <-ctx.Done():
-		return failure("write", l.path, ctx.Err())
-	}
-}
-
-// join adds d to the batch that is committed next.
-func (l *Ledger) join(d model.Download) (b *batch, place int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.next == nil {
-		l.next = &batch{over: make(chan struct{})}
-	}
-	b = l.next
-	b.downloads = append(b.downloads, d)
-	return b, len(b.downloads) - 1
-}
-
-// commit waits for the commit before it, during which others join, and then brings b to the disk.
-func (l *Ledger) commit(b *batch) {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	defer close(b.over) // before others write, so that who waited may join the next batch with another save
-	l.mu.Lock()
-	l.next = nil // from here on b does not grow
-	l.mu.Unlock()
-	b.errs = make([]error, len(b.downloads))
-	if err := l.write(b.downloads...); err == nil {
-		return
-	}
-	// One that cannot be written must not fail the others.
-	for i, d := range b.downloads {
-		b.errs[i] = l.write(d)
-	}
+	return l.saves.write(ctx, l, d, l.write)
 }
 
 // write saves all of them or none.
-func (l *Ledger) write(downloads ...model.Download) (err error) {
-	ctx := context.Background() // see Save: a commit belongs to many
-	tx, err := l.db.BeginTx(ctx, nil)
-	if err != nil {
-		return failure("write", l.path, err)
-	}
-	defer func() {
-		if err != nil {
-			// A rollback that fails adds nothing: what is not committed is gone with its connection.
-			_ = tx.Rollback()
-			err = failure("write", l.path, err)
-		}
-	}()
-	save, err := tx.PrepareContext(ctx, saveSQL())
-	if err != nil {
-		return err
-	}
-	for _, d := range downloads {
-		values, err := row(d)
-		if err != nil {
-			return err
-		}
-		if _, err := save.ExecContext(ctx, values...); err != nil {
-			return err
-		}
-	}
-	if err := save.Close(); err != nil {
-		return err
-	}
-	return tx.Commit()
+func (l *Ledger) write(downloads ...model.Download) error {
+	return insert(l, saveSQL(), row, downloads)
 }
 
 // Prune forgets final downloads that ended before a time, and says how many.

@@ -36,11 +36,11 @@ func gather(t *testing.T, ctx func(id string) context.Context, l *Ledger, ids ..
 		results[id] = done
 		go func() { done <- l.Save(ctx(id), model.Download{ID: id, State: model.Queued}) }()
 		for waiting := 0; waiting <= i; runtime.Gosched() {
-			l.mu.Lock()
-			if l.next != nil {
-				waiting = len(l.next.downloads)
+			l.saves.mu.Lock()
+			if l.saves.next != nil {
+				waiting = len(l.saves.next.records)
 			}
-			l.mu.Unlock()
+			l.saves.mu.Unlock()
 		}
 	}
 	return results
@@ -59,8 +59,8 @@ func TestAllWhoWaitForACommitShareTheNext(t *testing.T) {
 	l := fresh(t)
 	l.writing.Lock()
 	results := gather(t, background, l, names(50)...)
-	if b := l.next; len(b.downloads) != 50 {
-		t.Errorf("%d are in the next commit", len(b.downloads))
+	if b := l.saves.next; len(b.records) != 50 {
+		t.Errorf("%d are in the next commit", len(b.records))
 	}
 	l.writing.Unlock()
 	for id, done := range results {

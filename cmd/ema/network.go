@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"ema/internal/api"
+	"ema/internal/api/live"
+	"ema/internal/api/trust"
+	"ema/internal/config"
+	"ema/internal/model"
+)
+
+// A network is the daemon's door for other processes, machines and browsers: HTTP with a WebSocket, behind a guard.
+type network struct {
+	listener net.Listener
+	guard    *trust.Guard
+	hub      *live.Hub
+	server   config.Server // as it was at the start: its changes wait for the next
+	local    bool          // it hears this machine alone
+	open     bool          // everybody who reaches it may everything, also from other machines
+}
+
+// openNetwork begins to listen where e says. Nobody is answered yet.
+func (d *daemon) openNetwork(ctx context.Context, e *config.Effective, insecure bool) (*network, error) {
+	n := &network{server: e.Server, open: insecure}
+	n.hub = live.New(d.bus, n.telling(e.Config, nil))
+	files := trust.TLS{Cert: e.Server.TLS.Cert, Key: e.Server.TLS.Key, Changed: func(err error) {
+		if err != nil {
+			d.log.Warn("new certificate not taken up: the old one stays", "error", err.Error())
+			return
+		}
+		d.log.Info("new certificate taken up", "file", e.Server.TLS.Cert)
+	}}
+	l, err := trust.Listen(ctx, e.Server.Listen, files, len(e.Auth.APIKeys) > 0, insecure)
+	if err != nil {
+		return nil, &model.Error{Op: "serve", Class: model.Usage, Err: err}
+	}
+	n.listener, n.local = l, trust.Loopback(l)
+	settings, err := n.guarding(e.Config, nil)
+	if err == nil {
+		n.guard, err = trust.New(settings)
+	}
+	if err != nil {
+		return nil, errors.Join(&model.Error{Op: "serve", Class: model.Usage, Err: err}, l.Close())
+	}
+	return n, nil
+}
+
+// url is where it can be reached.
+func (n *network) url() string {
+	scheme := "http"
+	if n.server.TLS.Cert != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + n.listener.Addr().String()
+}
+
+// configure makes c hold for those who ask from now on. Refusals look like all answers of server.
+func (n *network) configure(c config.Config, server *api.Server) error {
+	settings, err := n.guarding(c, server)
+	if err != nil {
+		return err
+	}
+	n.hub.Configure(n.telling(c, server))
+	return n.guard.Configure(settings)
+}
+
+// guarding is who may do what, as c says.
+func (n *network) guarding(c config.Config, server *api.Server) (trust.Settings, error) {
+	s := trust.Settings{
+		AllowedHosts: n.server.AllowedHosts, AllowedOrigins: n.server.AllowedOrigins,
+		Loopback: n.local, Insecure: n.open,
+		PerMinute: c.RateLimit.RequestsPerMinute, Burst: c.RateLimit.Burst, Open: api.Open(),
+	}
+	if server != nil {
+		s.Refuse = server.Refuse
+	}
+	for _, k := range c.Auth.APIKeys {
+		role, err := trust.ParseRole(k.Role)
+		if err != nil {
+			return s, fmt.Errorf("auth.api_keys: %s: %w", k.Name, err)
+		}
+		s.Keys = append(s.Keys, trust.Key{Name: k.Name, SHA256: k.SHA256, Role: role})
+	}
+	var err error
+	if s.DefaultRole, err = trust.ParseRole(c.Auth.DefaultRole); err != nil {
+		return s, fmt.Errorf("auth.default_role: %w", err)
+	}
+	return s, nil
+}
+
+// telling is how clients are told what happens, as c says.
+func (n *network) telling(c config.Config, server *api.Server) live.Settings {
+	s := live.Settings{
+		BatchSize: c.Websocket.BatchSize, BatchTimeout: c.Websocket.BatchTimeoutMs.Duration(), Queue: c.Websocket.QueueSize,
+		AllowedOrigins: n.server.AllowedOrigins,
+	}
+	if server != nil {
+		s.Refuse = server.Refuse
+	}
+	return s
+}
+
+// run answers until ctx ends.
+func (n *network) run(ctx context.Context, server *api.Server) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.hub.Run(ctx) })
+	g.Go(func() error { return server.RunGuarded(ctx, n.listener, n.guard, trust.Patience{}) })
+	return g.Wait()
+}
+
+// removeModel removes a model with all its revisions, as "ema rm" does, and says how many bytes that freed.
+func (d *daemon) removeModel(ctx context.Context, id model.ID) (freed int64, err error) {
+	busy, open, err := d.door.shut(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer open()
+	if busy[id] {
+		return 0, &model.Error{
+			Op: "remove", Class: model.Busy, Model: id, Err: errors.New("it is being downloaded"), Hint: "wait until it is here, or cancel its download",
+		}
+	}
+	if _, err := d.line.Store.Model(id); err != nil {
+		return 0, named("remove", err)
+	}
+	plan, err := d.line.Store.PlanRemove(id, "")
+	if err != nil {
+		return 0, err
+	}
+	if err := d.line.Writer.Remove(ctx, plan); err != nil {
+		return 0, err
+	}
+	d.log.Info("removed", "model", id.Public(), "freed", plan.Bytes.String())
+	return int64(plan.Bytes), nil
+}
+
+// repairs are those that somebody asked for over the network; each model is mended once at a time.
+type repairs struct {
+	d    *daemon
+	todo chan model.ID
+
+	mu      sync.Mutex
+	waiting map[model.ID]bool
+}
+
+// mostRepairs is how many may wait.
+const mostRepairs = 1000
+
+func newRepairs(d *daemon) *repairs {
+	return &repairs{d: d, todo: make(chan model.ID, mostRepairs), waiting: map[model.ID]bool{}}
+}
+
+// begin puts a model into the line of those to be mended.
+func (r *repairs) begin(_ context.Context, id model.ID) (string, error) {
+	m, err := r.d.line.Store.Model(id)
+	if err != nil {
+		return "", named("repair", err)
+	}
+	if len(m.Revisions) == 0 {
+		return "", notWhole("repair", id)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting[id] {
+		return id.Public() + ": its repair is under way already", nil
+	}
+	select {
+	case r.todo <- id:
+		r.waiting[id] = true
+		return id.Public() + ": verified now; what is damaged or missing is fetched again", nil
+	default:
+		return "", &model.Error{Op: "repair", Class: model.RateLimited, Model: id, Err: errors.New("too many models wait for their repair already"), Hint: "try again later"}
+	}
+}
+
+// run mends one model after the other until ctx ends.
+func (r *repairs) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case id := <-r.todo:
+			var said bytes.Buffer
+			code := r.d.execute(ctx, api.Command{Args: []string{"repair", id.Public(), "--quiet"}}, &said, &said)
+			r.mu.Lock()
+			delete(r.waiting, id)
+			r.mu.Unlock()
+			text := strings.TrimSpace(said.String())
+			if code == 0 {
+				r.d.log.Info("repaired", "model", id.Public(), "result", text)
+			} else if ctx.Err() == nil {
+				r.d.log.Warn("not repaired", "model", id.Public(), "code", code, "said", text)
+			}
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"ema/client"
+	"ema/internal/demohub"
+)
+
+// quickHub serves acme/slow without a limit.
+func quickHub(t *testing.T) (hub *demohub.Hub, environ []string) {
+	t.Helper()
+	hub, environ = slowHub(t)
+	hub.Set(demohub.Rate(0))
+	return hub, environ
+}
+
+// address is where a daemon says that it listens.
+func (p *process) address(t *testing.T) string {
+	t.Helper()
+	at := regexp.MustCompile(` and (https?://\S+): `).FindStringSubmatch(p.stderr.String())
+	if at == nil {
+		t.Fatalf("it does not say where it listens: %s", p.stderr.String())
+	}
+	return at[1]
+}
+
+// asks makes one request, and reads the answer into out unless that is nil.
+func asks(t *testing.T, c *http.Client, method, url, body string, out any) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out != nil && res.StatusCode < 300 {
+		if err := json.Unmarshal(raw, out); err != nil {
+			t.Errorf("%s %s: %v: %s", method, url, err, raw)
+		}
+	}
+	return res
+}
+
+func TestTheNetworkSpeaksTLSAndLogsWhoAsks(t *testing.T) {
+	ca := httptest.NewUnstartedServer(nil)
+	ca.StartTLS()
+	defer ca.Close()
+	pair := ca.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	files := map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, "key.pem": {Type: "PRIVATE KEY", Bytes: key}}
+	for name, block := range files {
+		if err := os.WriteFile(filepath.Join(folder, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, environ := quickHub(t)
+	environ = append(environ, "EMA_SERVER__TLS__CERT="+folder+"/cert.pem", "EMA_SERVER__TLS__KEY="+folder+"/key.pem",
+		"EMA_SERVER__ACCESS_LOG=true", "EMA_SERVER__SERVER_HEADER=true")
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	daemon := serving(ctx, t, environ)
+	url := daemon.address(t)
+	res := asks(t, ca.Client(), "GET", url+client.Base+"/admin/version?token=secret", "", nil)
+	if res.TLS == nil || res.TLS.Version < tls.VersionTLS12 || res.StatusCode != http.StatusOK || !strings.HasPrefix(res.Header.Get("Server"), "ema/") {
+		t.Errorf("%s over %v from %q", res.Status, res.TLS, res.Header.Get("Server"))
+	}
+	if err := daemon.stderr.contains(ctx, "path="+client.Base+"/admin/version status=200"); err != nil {
+		t.Error(err)
+	}
+	daemon.ends(t)
+	if strings.Contains(daemon.stderr.String(), "secret") {
+		t.Errorf("a query is in the log: %s", daemon.stderr.String())
+	}
+}
+
+func TestWhatIsAskedForOverTheNetworkIsDone(t *testing.T) {
+	hub, environ := quickHub(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	daemon := serving(ctx, t, environ)
+	url := daemon.address(t) + client.Base
+	var began client.Managed
+	asks(t, http.DefaultClient, "POST", url+"/models/download/manage", `{"model_id":"acme/slow","action":"start"}`, &began)
+	if !began.Success {
+		t.Fatalf("%+v", began)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var p client.Download
+		asks(t, http.DefaultClient, "GET", url+"/models/download/progress/acme%2Fslow?download_id="+began.DownloadID, "", &p)
+		if p.Status == client.StatusCompleted {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("never completed: %+v", p)
+		}
+	}
+	store := filepath.Join(strings.TrimPrefix(environ[0], "HOME="), ".cache", "huggingface", "hub")
+	blobs, err := filepath.Glob(filepath.Join(store, "models--acme--slow", "blobs", "*"))
+	if err != nil || len(blobs) != 1 {
+		t.Fatalf("%v, %v", blobs, err)
+	}
+	// A damaged file is found and mended by the action repair.
+	whole, err := os.ReadFile(blobs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := append([]byte{}, whole...)
+	damaged[1<<20] ^= 1
+	if err := os.Chmod(blobs[0], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(blobs[0], damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hub.ResetStats()
+	if res := asks(t, http.DefaultClient, "POST", url+"/models/download/manage", `{"model_id":"acme/slow","action":"repair"}`, nil); res.StatusCode != http.StatusOK {
+		t.Fatal(res.Status)
+	}
+	if err := daemon.stderr.contains(ctx, "msg=repaired"); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.ReadFile(blobs[0]); err != nil || string(again) != string(whole) {
+		t.Errorf("not mended: %v", err)
+	}
+	if n := hub.Stats().Body; n > 4<<20 {
+		t.Errorf("%d bytes fetched for one damaged block", n)
+	}
+
+	var gone client.Deleted
+	if res := asks(t, http.DefaultClient, "DELETE", url+"/models/acme%2Fslow", "", &gone); !gone.Success || gone.FreedBytes < 8<<20 {
+		t.Errorf("%s: %+v", res.Status, gone)
+	}
+	if left, _ := filepath.Glob(filepath.Join(store, "models--acme--slow", "blobs", "*")); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+	if res := asks(t, http.DefaultClient, "DELETE", url+"/models/acme%2Fslow", "", nil); res.StatusCode != http.StatusNotFound {
+		t.Error(res.Status)
+	}
+
+	var trail client.Audit
+	asks(t, http.DefaultClient, "GET", url+"/admin/audit", "", &trail)
+	if len(trail.Entries) != 4 || trail.Entries[0].Result != "MODEL_NOT_FOUND" || !strings.HasPrefix(trail.Entries[3].Target, "start acme/slow") {
+		t.Errorf("the audit trail says %+v", trail)
+	}
+	var usage client.Resources
+	asks(t, http.DefaultClient, "GET", url+"/admin/resources", "", &usage)
+	if usage.Process.PID != daemon.Process.Pid || usage.Process.ResidentMB == nil || *usage.Process.ResidentMB < 5 || usage.Machine.CPUs < 1 || len(usage.Disks) != 1 || usage.Disks[0].TotalGB < usage.Disks[0].AvailableGB {
+		t.Errorf("%+v", usage)
+	}
+	var health client.AdminHealth
+	asks(t, http.DefaultClient, "GET", url+"/admin/health", "", &health)
+	if health.Status != client.HealthHealthy && health.Status != client.HealthDegraded {
+		t.Errorf("%+v", health)
+	}
+	daemon.ends(t)
+}

@@ -1,0 +1,234 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"ema/internal/api/trust"
+)
+
+// The contract, as clients of the original system rely on it: NAME:TYPE, where types are s(tring), n(umber), b(oolean),
+// a(rray), o(bject) and ? for null too. NAME{…} is an object, NAME[…] an array of objects with these fields, and *{…} an
+// object of objects by id.
+const (
+	progressFields = "model_id:s status:s progress_percent:n downloaded_mb:n total_mb:n speed_mbps:n eta_seconds:n? retry_count:n max_retries:n error_message:s can_pause:b can_resume:b can_cancel:b"
+	statusFields   = "model_id:s is_available:b is_loaded:b size_mb:n availability_status:s download_progress:n? missing_files:a integrity_score:n? last_health_check:s? performance_score:n? corruption_detected:b usage_frequency:n? last_used:s? average_generation_time:n? can_pause_download:b can_resume_download:b estimated_download_time:n? current_version:s? latest_version:s? update_available:b?"
+	problemFields  = "error{ code:s message:s details:o timestamp:s request_id:s }"
+	healthFields   = "status:s message:s checked_at:s issues:a"
+)
+
+func TestTheContractHolds(t *testing.T) {
+	s, _, _ := whole(t)
+	srv := httptest.NewServer(trust.Local(s.Handler()))
+	defer srv.Close()
+	byRequest := map[string]*documented{}
+	for _, op := range operations(t) {
+		byRequest[op.method+" "+op.path] = op
+	}
+	tried := map[string]bool{}
+	for _, c := range []struct {
+		op, path, body string
+		status         int
+		fields         string
+	}{
+		{"POST /models/download/manage", "", `{"model_id":"acme/new","action":"start"}`, 200, "success:b message:s download_id:s new_status:s estimated_completion:s?"},
+		{"POST /models/download/manage", "", `{"model_id":"acme/new","action":"start","max_retries":2,"priority":"low","bandwidth_limit_mbps":1.5,"revision":"main","include":["*"],"exclude":["x"]}`, 200, "success:b download_id:s"},
+		{"POST /models/download/manage", "", `{"model_id":"acme/going","action":"pause"}`, 200, "success:b new_status:s"},
+		{"POST /models/download/manage", "", `{"model_id":"acme/going","action":"resume"}`, 200, "success:b new_status:s"},
+		{"POST /models/download/manage", "", `{"model_id":"acme/going","action":"prioritize","priority":"critical"}`, 200, "success:b"},
+		{"POST /models/download/manage", "", `{"model_id":"acme/here","action":"repair"}`, 200, "success:b message:s"},
+		{"POST /models/download/manage", "", `{"model_id":"acme/none","action":"repair"}`, 404, problemFields},
+		{"POST /models/download/manage", "", `{"model_id":"acme/done","action":"pause"}`, 409, problemFields},
+		{"POST /models/download/manage", "", `{"model_id":"acme/new","action":"cancel"}`, 200, "success:b new_status:s"},
+		{"POST /models/download/manage", "", `{`, 400, problemFields},
+		{"POST /models/download/manage", "", `{}`, 422, problemFields},
+		{"GET /models/download/progress/{model_id}", "/models/download/progress/acme/going", "", 200, progressFields + " files_total:n"},
+		{"GET /models/download/progress/{model_id}", "/models/download/progress/acme%2Fgoing", "", 200, progressFields},
+		{"GET /models/download/progress/{model_id}", "/models/download/progress/acme/unknown", "", 404, problemFields},
+		{"GET /models/download/active", "", "", 200, "active_downloads[ model_id:s status:s progress_percent:n speed_mbps:n eta_seconds:n? ] total_active:n total_bandwidth_usage_mbps:n"},
+		{"GET /models/download/history", "/models/download/history?page=1&limit=1&sort=created_at&order=asc", "", 200, "downloads[ " + progressFields + " ] page:n limit:n"},
+		{"GET /models/status/detailed", "", "", 200, "models{ *{ " + statusFields + " } } summary{ total_models:n available_models:n downloading_models:n corrupted_models:n total_storage_gb:n }"},
+		{"GET /models/status/detailed/{model_id}", "/models/status/detailed/acme/here", "", 200, statusFields},
+		{"GET /models/status/detailed/{model_id}", "/models/status/detailed/acme%2Fhere", "", 200, statusFields},
+		{"GET /models/status/detailed/{model_id}", "/models/status/detailed/acme/unknown", "", 404, problemFields},
+		{"GET /models/status/detailed/{model_id}", "/models/status/detailed/a/b/c", "", 422, problemFields},
+		{"GET /models/storage", "", "", 200, "storage_summary{ total_capacity_gb:n used_space_gb:n available_space_gb:n usage_percent:n models_count:n } models_storage[ model_id:s size_gb:n last_accessed:s? usage_frequency:n? storage_tier:s ] tiers:a cleanup_suggestions{ potential_savings_gb:n safe_to_remove_count:n candidates:a }"},
+		{"DELETE /models/{model_id}", "/models/acme/here", "", 200, "success:b message:s model_id:s space_freed_gb:n freed_bytes:n"},
+		{"DELETE /models/{model_id}", "/models/acme%2Fhere", "", 200, "success:b"},
+		{"DELETE /models/{model_id}", "/models/acme/unknown", "", 404, problemFields},
+		{"GET /config/current", "", "", 200, "config:o origins:o"},
+		{"PUT /config/update", "", `{"log":{"level":"debug"}}`, 200, "success:b updated_settings:a restart_required:b restart_keys:a"},
+		{"PUT /config/update", "", `{"wrong":1}`, 422, problemFields},
+		{"GET /config/schema", "", "", 200, "type:s"},
+		{"POST /config/validate", "", `{"log":{}}`, 200, "valid:b mistakes:a warnings:a updated_settings:a restart_keys:a"},
+		{"POST /config/validate", "", `{"wrong":1}`, 200, "valid:b mistakes[ key:s problem:s ]"},
+		{"GET /admin/health", "", "", 200, "status:s timestamp:s uptime_seconds:n components{ *{ status:s message:s issues:a } }"},
+		{"GET /admin/health/downloads", "", "", 200, healthFields},
+		{"GET /admin/health/storage", "", "", 200, healthFields},
+		{"GET /admin/health/models", "", "", 200, healthFields},
+		{"GET /admin/health/db", "", "", 200, healthFields},
+		{"GET /admin/version", "", "", 200, "version:s commit:s go:s platform:s pid:n started_at:s store:s"},
+		{"GET /admin/resources", "", "", 200, "timestamp:s process{ pid:n goroutines:n open_files:n? cpu_usage_percent:n? } machine{ cpus:n memory_usage_percent:n? } disks:a"},
+		{"GET /admin/audit", "", "", 200, "entries[ timestamp:s who:s role:s action:s result:s request_id:s ] page:n limit:n"},
+		{"POST /admin/reload", "", "", 200, "success:b updated_settings:a restart_required:b restart_keys:a"},
+		{"GET ^/healthz", "", "", 200, "status:s"},
+		{"GET ^/readyz", "", "", 200, "status:s"},
+		{"GET ^/debug/pprof/", "", "", 200, ""},
+		{"GET ^/debug/pprof/{profile}", "^/debug/pprof/heap", "", 200, ""},
+		{"GET ^/debug/pprof/{profile}", "^/debug/pprof/cmdline", "", 404, problemFields},
+		{"GET ^/ws", "", "", 426, ""},
+	} {
+		method, pattern, _ := strings.Cut(c.op, " ")
+		if c.path == "" {
+			c.path = pattern
+		}
+		path, pattern := below(c.path), below(pattern)
+		op := byRequest[method+" "+pattern]
+		if op == nil {
+			t.Errorf("%s is not in the document", c.op)
+			continue
+		}
+		tried[op.ID] = true
+		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.body != "" {
+			req.Header.Set("Content-Type", "application/json")
+		}
+		res, err := srv.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || res.StatusCode != c.status || res.Header.Get("X-Request-Id") == "" {
+			t.Errorf("%s %s %s: %s, %v\n%s", method, path, c.body, res.Status, err, raw)
+			continue
+		}
+		fits(t, op, res, raw)
+		if c.fields == "" {
+			continue
+		}
+		var got any
+		if err := json.Unmarshal(raw, &got); err != nil {
+			t.Errorf("%s: %v", c.op, err)
+			continue
+		}
+		words := strings.Fields(c.fields)
+		for _, wrong := range lacks("", got, &words) {
+			t.Errorf("%s %s %s: %s", method, path, c.body, wrong)
+		}
+	}
+	for _, op := range operations(t) {
+		if !tried[op.ID] {
+			t.Errorf("%s is documented and not tried", op.ID)
+		}
+	}
+}
+
+// below is the path on the server: below Base, unless it says ^.
+func below(path string) string {
+	if at, ok := strings.CutPrefix(path, "^"); ok {
+		return at
+	}
+	return Base + path
+}
+
+// fits checks an answer against the document.
+func fits(t testing.TB, op *documented, res *http.Response, raw []byte) {
+	t.Helper()
+	status := res.Status[:3]
+	if _, ok := op.Responses[status]; !ok {
+		if _, ok := op.Responses["default"]; !ok || res.StatusCode < 400 {
+			t.Errorf("%s: the answer %s is not in the document", op.ID, status)
+			return
+		}
+	}
+	s := op.schema(t, status)
+	if s == nil || len(raw) == 0 {
+		return
+	}
+	if kind := res.Header.Get("Content-Type"); kind != "application/json" {
+		t.Errorf("%s: %s comes as %q", op.ID, status, kind)
+		return
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	if err != nil {
+		t.Errorf("%s: %v in %q", op.ID, err, raw)
+		return
+	}
+	if err := s.Validate(v); err != nil {
+		t.Errorf("%s: the answer %s is not as documented: %v\n%s", op.ID, status, err, raw)
+	}
+}
+
+// lacks are the fields of which words tell and v does not have. It consumes the words of v.
+func lacks(at string, v any, words *[]string) (wrong []string) {
+	object, ok := v.(map[string]any)
+	if !ok && v != nil {
+		return []string{at + " is no object"}
+	}
+	for len(*words) > 0 {
+		word := (*words)[0]
+		*words = (*words)[1:]
+		if word == "}" || word == "]" {
+			return wrong
+		}
+		inner := word[len(word)-1]
+		name := word[:len(word)-1]
+		switch {
+		case inner == '{' && name == "*":
+			rest := slices.Clone(*words)
+			for id, one := range object {
+				again := slices.Clone(rest)
+				wrong = append(wrong, lacks(at+"."+id, one, &again)...)
+				*words = again
+			}
+			if len(object) == 0 {
+				wrong = append(wrong, at+" is empty, so that nothing is known of what is in it")
+			}
+		case inner == '{':
+			wrong = append(wrong, lacks(at+"."+name, object[name], words)...)
+		case inner == '[':
+			list, ok := object[name].([]any)
+			if !ok || len(list) == 0 {
+				wrong = append(wrong, at+"."+name+" is no array, or an empty one")
+				list = []any{nil}
+			}
+			wrong = append(wrong, lacks(at+"."+name+"[0]", list[0], words)...)
+		default:
+			name, kind, _ := strings.Cut(word, ":")
+			value, there := object[name]
+			if v != nil && (!there || !isOf(value, kind)) {
+				wrong = append(wrong, at+"."+name+" is missing or of another type than "+kind)
+			}
+		}
+	}
+	return wrong
+}
+
+func isOf(v any, kind string) bool {
+	ok := false
+	switch kind[0] {
+	case 's':
+		_, ok = v.(string)
+	case 'n':
+		_, ok = v.(float64)
+	case 'b':
+		_, ok = v.(bool)
+	case 'a':
+		_, ok = v.([]any)
+	case 'o':
+		_, ok = v.(map[string]any)
+	}
+	return ok || v == nil && strings.HasSuffix(kind, "?")
+}

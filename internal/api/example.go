@@ -1,0 +1,68 @@
+package api
+
+import (
+	"time"
+
+	"ema/client"
+	"ema/internal/model"
+)
+
+// exampleModel is the model of the document's examples.
+const exampleModel = "acme/tiny-llm"
+
+func exampleTime() time.Time { return time.Date(2026, 3, 1, 9, 30, 0, 0, time.UTC) }
+
+func exampleDownload() Download {
+	return describe(model.Download{
+		ID: "dl_7f3a", Model: model.ID{Scheme: model.Hub, Name: exampleModel}, State: model.Downloading, Created: exampleTime(),
+		Started: exampleTime().Add(time.Second), Size: 1536 * model.MiB, Done: 384 * model.MiB, MaxRetries: 5,
+	}, &Figures{
+		Stage: "fetching", Done: 384 * model.MiB, Total: 1536 * model.MiB, Rate: float64(48 * model.MiB), ETA: 24 * time.Second,
+		Connections: 8, Files: 6, FilesDone: 4,
+	}, 0)
+}
+
+func exampleManaged() Managed {
+	d := exampleDownload()
+	return Managed{
+		Success: true, Message: exampleModel + ": there already, DOWNLOADING", DownloadID: d.ID, NewStatus: d.Status,
+		EstimatedCompletion: moment(exampleTime().Add(24 * time.Second)), Existing: true, Downloads: []Download{d},
+	}
+}
+
+func exampleActive() Active {
+	d := exampleDownload()
+	return Active{Downloads: []Download{d}, Total: 1, SpeedMBps: d.SpeedMBps}
+}
+
+func exampleHistory() History {
+	return History{Downloads: []Download{describe(model.Download{
+		ID: "dl_7f3a", Model: model.ID{Scheme: model.Hub, Name: exampleModel}, State: model.Completed, Created: exampleTime(),
+		Started: exampleTime().Add(time.Second), Ended: exampleTime().Add(33 * time.Second), Size: 1536 * model.MiB, Done: 1536 * model.MiB, MaxRetries: 5,
+	}, nil, 0)}, Page: 1, Limit: 20}
+}
+
+func exampleStatus() client.ModelStatus {
+	commit, no, whole := "8f4e1c0d2b7a96f35e0c4d1a7b8e92f6035c1d4e", false, 1.0
+	return client.ModelStatus{
+		Model: exampleModel, IsAvailable: true, Availability: client.AvailabilityAvailable, SizeMB: 1536, SizeBytes: 1536 << 20, TotalMB: 1536,
+		MissingFiles: []string{}, IntegrityScore: &whole, CurrentVersion: &commit, LatestVersion: &commit, UpdateAvailable: &no,
+		Revisions: []client.RevisionStatus{{Commit: commit, Refs: []string{"main"}, IsAvailable: true, State: "complete", SizeBytes: 1536 << 20, Files: 6}},
+	}
+}
+
+func exampleStatuses() client.Statuses {
+	return client.Statuses{
+		Models:  map[string]client.ModelStatus{exampleModel: exampleStatus()},
+		Summary: client.StatusSummary{Total: 1, Available: 1, TotalStorageGB: 1.5},
+	}
+}
+
+func exampleStorage() client.Storage {
+	return client.Storage{
+		Summary: client.StorageSummary{CapacityGB: 1000, UsedGB: 250, AvailableGB: 750, UsagePercent: 25, Models: 1, ModelsGB: 1.5},
+		Models:  []client.ModelStorage{{Model: exampleModel, SizeGB: 1.5, SizeBytes: 1536 << 20, Tier: "hot"}},
+		Tiers:   []client.TierStorage{{Tier: "hot", Path: "/models/hub", CapacityGB: 1000, UsedGB: 250, AvailableGB: 750, UsagePercent: 25, ModelsGB: 1.5, Models: 1}},
+		Cleanup: client.CleanupSuggestions{Candidates: []client.CleanupCandidate{}},
+	}
+}

@@ -1,0 +1,171 @@
+package live
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"time"
+
+	"ema/internal/event"
+	"ema/internal/model"
+)
+
+// The types of messages.
+const (
+	downloadProgress   = "model_download_progress"
+	availabilityChange = "model_availability_change"
+	healthAlert        = "model_health_alert"
+	storageAlert       = "storage_alert"
+	performanceAlert   = "performance_alert"
+	optimization       = "optimization_applied"
+	benchmarkProgress  = "benchmark_progress"
+	downloadRetry      = "download_retry"
+	bandwidthLimit     = "bandwidth_limit"
+)
+
+// types are all that a client may ask for: those of the contract, whether or not anything tells them yet, and ours.
+func types() []string {
+	return []string{
+		downloadProgress, availabilityChange, healthAlert, storageAlert, performanceAlert, optimization, benchmarkProgress,
+		downloadRetry, bandwidthLimit,
+	}
+}
+
+// A message is an event in the form in which it goes to every client. Nobody changes it.
+type message struct {
+	seq      uint64
+	kind     string // its type
+	model    string // "" when none is concerned
+	download string // whose older progress it replaces
+	fleeting bool   // it is progress: a newer one makes it worthless
+	json     []byte
+}
+
+// head is what every message begins with. It flattens into the message.
+type head struct {
+	Type     string    `json:"type"`
+	Seq      uint64    `json:"seq"`
+	At       time.Time `json:"timestamp"`
+	Model    string    `json:"model_id,omitempty"`
+	Download string    `json:"download_id,omitempty"`
+}
+
+type progressMessage struct {
+	head
+	Status      string      `json:"status"`
+	Percent     float64     `json:"progress_percent"` // rounded down to a tenth: 100 means all
+	MBps        float64     `json:"speed_mbps"`
+	ETA         *float64    `json:"eta_seconds"` // null while it is unknown
+	Done        model.Bytes `json:"downloaded_bytes"`
+	Total       model.Bytes `json:"total_bytes"` // 0 while it is unknown
+	Connections int         `json:"connections"`
+	Note        string      `json:"note,omitempty"`
+}
+
+type changeMessage struct {
+	head
+	Old string `json:"old_status"` // of the model, in the words of availability_status
+	New string `json:"new_status"`
+	// The step of the download, in the words of its status: one step in three leaves the model as it was.
+	OldStep string    `json:"old_download_status,omitempty"`
+	NewStep string    `json:"new_download_status"`
+	Reason  string    `json:"reason,omitempty"`
+	NextTry time.Time `json:"next_try,omitzero"`
+}
+
+type spaceMessage struct {
+	head
+	Alert    string      `json:"alert_type"`
+	Severity string      `json:"severity"`
+	Message  string      `json:"message"`
+	Short    model.Bytes `json:"short_bytes"`
+}
+
+type retryMessage struct {
+	head
+	Host  string  `json:"host,omitempty"`
+	Class string  `json:"error_class"`
+	Error string  `json:"error_message"`
+	Wait  float64 `json:"wait_seconds"`
+}
+
+type limitMessage struct {
+	head
+	MBps   float64 `json:"bandwidth_limit_mbps"` // 0 is none
+	Reason string  `json:"reason"`
+}
+
+// encode is e as a message, nil when clients are not told of such events: the kinds of a newer house pass unharmed.
+func encode(e event.Event) (*message, error) {
+	h := head{Seq: e.Seq, At: e.At.UTC(), Download: e.Download}
+	if !e.Model.IsZero() {
+		h.Model = e.Model.Public()
+	}
+	var body any
+	switch d := e.Data.(type) {
+	case event.Progress:
+		h.Type = downloadProgress
+		body = progressMessage{
+			h, status(d.State), percent(d.Done, d.Total), finite(d.Rate) / float64(model.MiB), seconds(d.ETA), d.Done, d.Total, d.Connections, d.Note,
+		}
+	case event.Change:
+		h.Type = availabilityChange
+		body = changeMessage{h, availability(d.From), availability(d.To), status(d.From), status(d.To), d.Reason, d.NextTry}
+	case event.Space:
+		h.Type = storageAlert
+		body = spaceMessage{h, "space", "critical", d.Reason, d.Short} // downloads stand still until there is room
+	case event.Retry:
+		h.Type = downloadRetry
+		body = retryMessage{h, d.Host, d.Class.String(), d.Error, d.Wait.Seconds()}
+	case event.Limit:
+		h.Type = bandwidthLimit
+		body = limitMessage{h, float64(d.Rate) / float64(model.MiB), d.Why}
+	default:
+		return nil, nil
+	}
+	text, err := json.Marshal(body)
+	return &message{e.Seq, h.Type, h.Model, e.Download, h.Type == downloadProgress, text}, err
+}
+
+// availability is how a model stands that has a download in that state, as far as the download alone can tell: whether
+// another revision of it is here, or the part that a cancelled one has left, is for the model's status to say.
+func availability(s model.State) string {
+	switch s {
+	case model.Resolving, model.Downloading, model.Verifying:
+		return "DOWNLOADING"
+	case model.Queued, model.Retrying:
+		return "QUEUED"
+	case model.Paused:
+		return "PAUSED"
+	case model.Completed:
+		return "AVAILABLE"
+	case model.Failed:
+		return "FAILED"
+	}
+	return "MISSING" // before its first download, and after one that was cancelled
+}
+
+func status(s model.State) string { return strings.ToUpper(string(s)) }
+
+func percent(done, total model.Bytes) float64 {
+	if total <= 0 {
+		return 0
+	}
+	return math.Floor(min(float64(done)/float64(total), 1)*1000) / 10
+}
+
+// finite is f where JSON has a number for it, and 0, which is unknown, where it has none.
+func finite(f float64) float64 {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return 0
+	}
+	return f
+}
+
+func seconds(d time.Duration) *float64 {
+	if d <= 0 {
+		return nil
+	}
+	s := d.Seconds()
+	return &s
+}
