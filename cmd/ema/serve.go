@@ -20,6 +20,7 @@ import (
 
 	"ema/client"
 	"ema/internal/api"
+	"ema/internal/api/snapshot"
 	"ema/internal/config"
 	"ema/internal/event"
 	"ema/internal/host"
@@ -68,6 +69,7 @@ type daemon struct {
 	door    door
 	network *network
 	api     *api.Server
+	models  *snapshot.Models
 	repairs *repairs
 	meter   host.Meter
 	rested  chan struct{} // holds one when a download has ended
@@ -141,6 +143,9 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	d.repairs = newRepairs(d)
+	if d.models, err = d.answers(ctx); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	if d.network, err = d.openNetwork(ctx, e, insecure); err != nil {
 		return errors.Join(err, socket.Close())
 	}
@@ -166,6 +171,7 @@ func (a *app) daemonSettings() (*config.Effective, error) {
 // work runs all that lives as long as the daemon, and returns when it has ended.
 func (d *daemon) work(ctx context.Context, socket net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.models.Run(ctx) })
 	g.Go(func() error { return d.api.Run(ctx, socket) })
 	g.Go(func() error { return d.network.run(ctx, d.api) })
 	g.Go(func() error { return d.repairs.run(ctx) })
