@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,11 +131,21 @@ func stampAll(path string) (map[string]stamp, error) {
 	return all, nil
 }
 
-// folders is what the last look saw of the store's folder.
+// folders is what the last look saw of the store's folder. Of the zero value it saw nothing.
 type folders struct {
 	root  trace
 	names map[string]bool
 	racy  bool
+}
+
+// folders is what there is before anybody looks at the models: those that come later are new to the first look.
+func (m *Models) folders() folders {
+	names, _ := modelsIn(m.set.Store.Path()) //nolint:errcheck // the first look gets the same error
+	f := folders{racy: true, names: map[string]bool{}}
+	for _, name := range names {
+		f.names[name] = true
+	}
+	return f
 }
 
 // ask makes Run look at the store's folders when that is some time ago. Who comes after a long time waits for the look.
@@ -150,7 +161,7 @@ func (m *Models) ask(ctx context.Context) {
 	case m.wanted <- struct{}{}:
 	default:
 	}
-	if age < 2*lookEvery {
+	if age < 2*lookEvery || m.hangs() {
 		return
 	}
 	patience := time.NewTimer(lookPatience)
@@ -162,79 +173,88 @@ func (m *Models) ask(ctx context.Context) {
 	}
 }
 
-// look marks what others have changed, and makes the page that shows it.
+// hangs reports whether the disk is slow: then nobody waits for a look, but takes what there is.
+func (m *Models) hangs() bool {
+	begun := time.Duration(m.looking.Load())
+	return m.slow.Load() || begun > 0 && m.now()-begun >= lookPatience
+}
+
+// look sees what others have changed, and makes the page that shows it. Whoever asks meanwhile gets the page before.
 func (m *Models) look(ctx context.Context, f *folders) {
 	begun := m.now()
-	m.compare(f)
+	m.looking.Store(int64(begun))
+	if c := m.compare(f); c.all || len(c.dirty) > 0 {
+		m.survey(ctx, c)
+	}
 	if p := m.page.Load(); m.ttl.Load() > 0 && (p == nil || p.changes < m.changes.Load()) {
 		_, _ = m.fresh(ctx, m.wants()) //nolint:errcheck // the next request tries again, and says why it fails
 	}
+	m.replan(ctx)
+	m.slow.Store(m.now()-begun >= lookPatience)
+	m.looking.Store(0)
 	m.looked.Store(int64(begun))
 	m.rounds.Lock()
 	close(m.rounds.over)
 	m.rounds.over = make(chan struct{})
 	m.rounds.Unlock()
 	if ttl := time.Duration(m.ttl.Load()); ttl > 0 && begun-time.Duration(m.scanned.Load()) >= ttl {
-		m.rescan(ctx)
+		m.survey(ctx, news{all: true})
 	}
 }
 
-// compare marks the models whose folders are not what they were.
-func (m *Models) compare(f *folders) {
+// compare is the models whose folders are not what they were.
+func (m *Models) compare(f *folders) news {
+	found := news{dirty: map[model.ID]struct{}{}}
 	p := m.page.Load()
 	if p == nil {
-		return
+		return found
 	}
 	at, root := time.Now(), traceOf(m.set.Store.Path())
 	if root != f.root || f.racy {
 		names, err := modelsIn(m.set.Store.Path())
 		if err != nil {
-			m.mark(model.ID{}) // whoever asks next gets the reason
-			return
+			return news{all: true} // whoever asks next gets the reason
 		}
-		m.compareNames(f, names)
+		f.compare(names, &found)
 		f.root, f.racy = root, (&stamp{stood: []trace{root}}).racy(at)
 	}
 	for _, one := range p.fragments {
 		if h := one.facts.holding; h != nil && (h.racy || !h.mark.same()) {
-			m.mark(h.id)
+			found.dirty[h.id] = struct{}{}
 		}
 	}
+	return found
 }
 
-// compareNames marks the models whose folders have come or gone.
-func (m *Models) compareNames(f *folders, names []string) {
+// compare finds the models whose folders have come or gone.
+func (f *folders) compare(names []string, found *news) {
 	now := make(map[string]bool, len(names))
 	for _, name := range names {
 		now[name] = true
-	}
-	first := f.names == nil
-	for name := range now {
-		if first || f.names[name] {
+		if f.names[name] {
 			continue
 		}
 		// The folder of a URL or of a local folder does not tell whose it is: only a look at everything does.
-		id, ok := model.IDOfDir(name)
-		if !ok || strings.HasPrefix(id.Name, "url/") || strings.HasPrefix(id.Name, "file/") {
-			id = model.ID{}
+		if id, ok := model.IDOfDir(name); ok && !strings.HasPrefix(id.Name, "url/") && !strings.HasPrefix(id.Name, "file/") {
+			found.dirty[id] = struct{}{}
+		} else {
+			found.all = true
 		}
-		m.mark(id)
 	}
 	for name := range f.names {
-		if !now[name] {
-			m.mark(model.ID{})
-		}
+		found.all = found.all || !now[name]
 	}
 	f.names = now
 }
 
-// rescan looks at every file of the store while requests are answered. What is told meanwhile is newer than what it sees.
-func (m *Models) rescan(ctx context.Context) {
+// survey looks at these models, or at every file of the store, while requests are answered. What is told meanwhile is
+// newer than what it sees.
+func (m *Models) survey(ctx context.Context, these news) {
 	m.marks.Lock()
-	m.marks.since = map[model.ID]struct{}{}
+	m.marks.since = &news{dirty: map[model.ID]struct{}{}}
 	m.marks.Unlock()
 	begun := m.now()
-	seen, err := m.scan(ctx)
+	seen, err := m.sight(ctx, these)
 	select {
 	case m.flight <- struct{}{}:
 	case <-ctx.Done():
@@ -242,24 +262,47 @@ func (m *Models) rescan(ctx context.Context) {
 	}
 	defer func() { <-m.flight }()
 	m.marks.Lock()
-	since, all := m.marks.since, m.marks.all
+	since := m.marks.since
 	m.marks.since = nil
 	m.marks.Unlock()
-	if all {
-		return // whoever asks next looks at everything again
+	if since.all {
+		return // whoever asks looks at everything again, or has done so already
 	}
 	if err != nil {
 		m.mark(model.ID{}) // the same, and gets the reason
 		return
 	}
-	for id := range since {
-		delete(seen, id)
-		if h, there := m.kept[id]; there {
-			seen[id] = h
+	kept := seen
+	if these.all {
+		m.scanned.Store(int64(begun))
+	} else {
+		kept = maps.Clone(m.kept)
+		maps.Copy(kept, seen)
+	}
+	for id := range since.dirty {
+		delete(kept, id)
+		if h := m.kept[id]; h != nil {
+			kept[id] = h
 		}
 	}
-	m.scanned.Store(int64(begun))
-	if m.keep(seen) {
+	maps.DeleteFunc(kept, func(_ model.ID, h *holding) bool { return h == nil })
+	if m.keep(kept) {
 		m.changes.Add(1) // nobody makes a page meanwhile
 	}
+}
+
+// sight is what the store holds of these models, or of all; nil of one of which it holds nothing.
+func (m *Models) sight(ctx context.Context, these news) (map[model.ID]*holding, error) {
+	if these.all {
+		return m.scan(ctx)
+	}
+	seen := make(map[model.ID]*holding, len(these.dirty))
+	for id := range these.dirty {
+		h, err := m.examineOne(id)
+		if err != nil {
+			return nil, err
+		}
+		seen[id] = h
+	}
+	return seen, ctx.Err()
 }

@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"ema/client"
+	"ema/internal/event"
 	"ema/internal/model"
 	"ema/internal/store"
 )
@@ -144,12 +146,15 @@ func TestAFileThatMayStillChangeWithoutATraceIsLookedAtAgain(t *testing.T) {
 type late struct {
 	*world
 	asked, free chan struct{}
+	first       *atomic.Bool // later questions are answered at once
 }
 
 func (l late) Models(ctx context.Context) ([]store.Model, error) {
 	all, err := l.world.Models(ctx)
-	close(l.asked)
-	<-l.free
+	if l.first.CompareAndSwap(false, true) {
+		close(l.asked)
+		<-l.free
+	}
 	return all, err
 }
 
@@ -160,10 +165,10 @@ func TestWhatIsToldDuringALookAtEverythingIsNewerThanIt(t *testing.T) {
 		m := New(w.settings(time.Hour))
 		defer start(m)()
 		w.do(func() { w.models[silent] = whole(silent) })
-		l := late{world: w, asked: make(chan struct{}), free: make(chan struct{})}
+		l := newLate(w)
 		m.set.Store = l
 		var looking sync.WaitGroup
-		looking.Go(func() { m.rescan(t.Context()) })
+		looking.Go(func() { m.survey(t.Context(), news{all: true}) })
 		<-l.asked
 		w.put(whole(comes))
 		w.drop(goes)
@@ -178,6 +183,91 @@ func TestWhatIsToldDuringALookAtEverythingIsNewerThanIt(t *testing.T) {
 		}
 		if got := availability(t, m, silent); got != client.AvailabilityAvailable {
 			t.Errorf("what came without a word before the look is %q after it", got)
+		}
+	})
+}
+
+func newLate(w *world) late {
+	return late{world: w, asked: make(chan struct{}), free: make(chan struct{}), first: new(atomic.Bool)}
+}
+
+func TestWhatWasSeenAfterACollectionIsNewerThanALookThatBeganBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, id := many(t, 3), hub("org/goes")
+		w.models[id] = whole(id)
+		m := New(w.settings(time.Hour))
+		defer start(m)()
+		l := newLate(w)
+		m.set.Store = l
+		var looking sync.WaitGroup
+		looking.Go(func() { m.survey(t.Context(), news{all: true}) })
+		<-l.asked
+		w.do(func() { delete(w.models, id) })
+		w.bus.Tell(event.Event{Kind: event.KindStored, Data: event.Stored{Why: "collected"}})
+		for _, when := range []string{"during the look", "after it"} {
+			if got := availability(t, m, id); got != "" {
+				t.Errorf("%s, what was collected is %q", when, got)
+			}
+			if when == "during the look" {
+				close(l.free)
+				looking.Wait()
+			}
+		}
+	})
+}
+
+func TestNobodyWaitsForALookAtEverythingThatNoEventDemands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, id := many(t, 3), hub("org/goes")
+		w.models[id] = whole(id)
+		folder := filepath.Join(w.path, id.DirName())
+		if err := os.Mkdir(folder, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		m := New(w.settings(time.Hour))
+		defer start(m)()
+		answered(m.ServeStatus)
+		time.Sleep(lookEvery)
+		gate := make(chan struct{})
+		let := sync.OnceFunc(func() { close(gate) })
+		defer let()
+		w.do(func() {
+			delete(w.models, id)
+			w.gate = gate
+		})
+		remove(t, folder)
+		waited, scans := time.Duration(0), w.scans.Load()
+		for range 100 {
+			begun := time.Now()
+			if got := availability(t, m, id); got != client.AvailabilityAvailable {
+				t.Fatalf("before anybody has seen that it is gone, it is %q", got)
+			}
+			waited += time.Since(begun)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if waited != 0 || w.scans.Load() != scans+1 {
+			t.Errorf("100 requests waited %v in all for %d looks, want 0s for one that is under way", waited, w.scans.Load()-scans)
+		}
+		let()
+		synctest.Wait()
+		if got := availability(t, m, id); got != "" {
+			t.Errorf("once the look is over, it is %q", got)
+		}
+	})
+}
+
+func TestAModelThatComesBetweenTheStartAndTheFirstLookIsNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, id := many(t, 3), hub("org/name")
+		m := New(w.settings(48 * time.Hour))
+		defer start(m)()
+		time.Sleep(8 * time.Hour)
+		if err := os.Mkdir(filepath.Join(w.path, id.DirName()), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		w.do(func() { w.models[id] = whole(id) })
+		if got := availability(t, m, id); got != client.AvailabilityAvailable {
+			t.Errorf("it is %q", got)
 		}
 	})
 }

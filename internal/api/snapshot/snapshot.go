@@ -16,7 +16,9 @@
 //     seconds, also for the first request after a quiet night. Nobody looks while nobody asks.
 //   - What they do inside of files that ema knows: within Settings.TTL while somebody asks.
 //
-// When the disk does not answer within a tenth of a second, the last two wait for the next request.
+// No request waits for a look at the whole store, unless an event has said that nobody knows how it stands: what others
+// do is looked at while requests get the answer before. The first one after a quiet night waits a tenth of a second for
+// it at most; when the disk is slower than that, nobody waits, and a later request sees what others did.
 package snapshot
 
 import (
@@ -104,9 +106,9 @@ type Models struct {
 	marks   struct {      // what events say must be looked at again; changes grows under its lock
 		sync.Mutex
 		news
-		since  map[model.ID]struct{} // marked since the scan began that is under way; nil without one
-		failed map[model.ID]string   // why the last download failed
-		order  []model.ID            // of failed, oldest first
+		since  *news               // marked since the survey began that is under way; nil without one
+		failed map[model.ID]string // why the last download failed
+		order  []model.ID          // of failed, oldest first
 	}
 
 	flight chan struct{} // holds one while somebody makes a page; what follows is the flight's
@@ -116,6 +118,8 @@ type Models struct {
 
 	looked  atomic.Int64 // when the last look began, in nanoseconds since begun
 	scanned atomic.Int64 // the same of the last look at everything
+	looking atomic.Int64 // when the look began that is under way; 0 without one
+	slow    atomic.Bool  // the last look took longer than a request waits
 	wanted  chan struct{}
 	rounds  struct {
 		sync.Mutex
@@ -125,6 +129,7 @@ type Models struct {
 	storage struct {
 		flight chan struct{} // holds one while somebody makes a report
 		newest atomic.Pointer[report]
+		asked  atomic.Bool // since what could go was planned last
 	}
 }
 
@@ -139,6 +144,15 @@ type news struct {
 	all   bool
 	dirty map[model.ID]struct{}
 	told  bool // the store has changed, though perhaps in nothing that is told of a model
+}
+
+// add adds a model, or with the zero ID all.
+func (n *news) add(id model.ID) {
+	if id.IsZero() {
+		n.all = true
+	} else {
+		n.dirty[id] = struct{}{}
+	}
 }
 
 // New makes a Models that keeps no answer until Run is called.
@@ -178,12 +192,12 @@ func (m *Models) Run(ctx context.Context) error {
 	}
 	defer sub.Close()
 	m.mark(model.ID{})
+	f := m.folders()
 	m.following.Store(true)
 	defer m.following.Store(false)
 	if m.ttl.Load() > 0 {
 		_, _ = m.fresh(ctx, m.wants()) //nolint:errcheck // the first request tries again, and says why it fails
 	}
-	var f folders
 	for {
 		select {
 		case <-ctx.Done():
@@ -223,13 +237,9 @@ func (m *Models) hear(e event.Event) bool {
 func (m *Models) mark(id model.ID) {
 	m.marks.Lock()
 	defer m.marks.Unlock()
-	if id.IsZero() {
-		m.marks.all = true
-	} else {
-		m.marks.dirty[id] = struct{}{}
-		if m.marks.since != nil {
-			m.marks.since[id] = struct{}{}
-		}
+	m.marks.add(id)
+	if m.marks.since != nil {
+		m.marks.since.add(id)
 	}
 	m.changes.Add(1)
 }

@@ -31,13 +31,11 @@ type report struct {
 
 // knows reports whether t answers a request that comes now, when the store's facts are those of p.
 func (t *report) knows(p *page, now time.Duration) bool {
-	return t != nil && p.held != 0 && t.held >= p.held && now-t.planned < planEvery && now-t.measured < measureEvery
+	return t != nil && p.held != 0 && t.held >= p.held && now-t.measured < measureEvery
 }
 
-// plans reports whether what could go is still what t says.
-func (t *report) plans(p *page, now time.Duration) bool {
-	return t != nil && p.held != 0 && t.held == p.held && now-t.planned < planEvery
-}
+// plans reports whether the store still holds what it did when t told what could go. Run follows what grows old.
+func (t *report) plans(p *page) bool { return t != nil && p.held != 0 && t.held == p.held }
 
 // ServeStorage answers what models take, where, and what could go. What the volume has is at most a second old, and
 // garbage that has grown old enough to go appears within a minute.
@@ -52,6 +50,9 @@ func (m *Models) ServeStorage(w http.ResponseWriter, r *http.Request) {
 
 // stock is the report that answers a request which comes now.
 func (m *Models) stock(ctx context.Context) (*report, error) {
+	if !m.storage.asked.Load() { // who only reads it disturbs no other processor
+		m.storage.asked.Store(true)
+	}
 	p, err := m.current(ctx)
 	if err != nil {
 		return nil, err
@@ -85,26 +86,64 @@ func (m *Models) report(p *page, old *report) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if old.plans(p, t.measured) {
+	if old.plans(p) {
 		t.cleanup, t.planned = old.cleanup, old.planned
-	} else {
-		t.planned = m.now()
-		plan, err := m.set.Store.PlanCollect(leftAlone, time.Now())
-		if err != nil {
-			return nil, err
-		}
-		t.cleanup = suggest(plan)
+	} else if t.cleanup, t.planned, err = m.plan(); err != nil {
+		return nil, err
 	}
+	return t, m.write(t, p, v, old)
+}
+
+// plan is what could go now.
+func (m *Models) plan() (client.CleanupSuggestions, time.Duration, error) {
+	at := m.now()
+	plan, err := m.set.Store.PlanCollect(leftAlone, time.Now())
+	return suggest(plan), at, err
+}
+
+// replan renews what could go when somebody has asked and it may have become more with time. Whoever asks meanwhile gets
+// the report before.
+func (m *Models) replan(ctx context.Context) {
+	old := m.storage.newest.Load()
+	if old == nil || old.held == 0 || m.now()-old.planned < planEvery || !m.storage.asked.Swap(false) {
+		return
+	}
+	cleanup, planned, err := m.plan()
+	if err != nil {
+		return // what was planned is true, though perhaps not all; the next look tries again
+	}
+	v, err := m.set.Volume()
+	if err != nil {
+		return
+	}
+	select {
+	case m.storage.flight <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-m.storage.flight }()
+	newest, p := m.storage.newest.Load(), m.page.Load()
+	if newest.held != old.held || p.held != old.held {
+		return // the store has changed meanwhile: whoever asks plans anew
+	}
+	t := &report{held: old.held, measured: m.now(), planned: planned, cleanup: cleanup}
+	if m.write(t, p, v, newest) == nil {
+		m.storage.newest.Store(t)
+	}
+}
+
+// write encodes t about the models in p. When that gives the bytes of old, they keep their tag.
+func (m *Models) write(t *report, p *page, v Volume, old *report) error {
 	body, err := encode(tally(p, v, m.set.Store.Path(), t.cleanup))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if old != nil && bytes.Equal(old.body, body) {
 		t.answer = old.answer
 	} else {
 		t.answer = m.seal(body)
 	}
-	return t, nil
+	return nil
 }
 
 // tally is the answer about storage.
