@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -139,6 +140,47 @@ func TestAFileThatMayStillChangeWithoutATraceIsLookedAtAgain(t *testing.T) {
 	at := func(after int64) bool { return s.racy(time.Unix(0, changed+after)) }
 	if !at(0) || !at(int64(settles)-1) || at(int64(settles)) || !at(-1) || at(-int64(3*settles)) {
 		t.Errorf("racy right away %v, before it settles %v, then %v, a little in the future %v, far in it %v", at(0), at(int64(settles)-1), at(int64(settles)), at(-1), at(-int64(3*settles)))
+	}
+}
+
+func TestAChangeIsSeenByItsTraceAndWithoutOneWhereTheClockIsTooCoarseForIt(t *testing.T) {
+	for promise, age := range map[string]time.Duration{
+		"of what is old":   time.Hour,
+		"of what is young": -settles / 2, // of the future, so that this test may be slow
+	} {
+		t.Run(promise, func(t *testing.T) {
+			s := store.New(store.Settings{Path: filepath.Join(t.TempDir(), "hub")})
+			id := hub("org/name")
+			bring(t, s.Path(), id)
+			write(t, s.Path(), id.DirName()+"/blobs/x", "x")
+			at := time.Now().Add(-age)
+			stand := func() {
+				if err := filepath.WalkDir(s.Path(), func(path string, _ os.DirEntry, err error) error {
+					return errors.Join(err, os.Chtimes(path, at, at))
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stand()
+			w := newWorld(t)
+			set := w.settings(1 << 62)
+			set.Store = s
+			m := New(set)
+			m.following.Store(true)
+			f := m.folders()
+			m.look(t.Context(), &f)
+			ask[client.Statuses](t, m.ServeStatus)
+			m.look(t.Context(), &f)
+			write(t, s.Path(), id.DirName()+"/snapshots/"+commit(1)+"/more.json", "{}")
+			if age < 0 {
+				stand()
+			}
+			m.look(t.Context(), &f)
+			m.looked.Store(int64(m.now()))
+			if got := ask[client.Statuses](t, m.ServeStatus).Models[id.Public()].Revisions; len(got) != 1 || got[0].Files != 2 {
+				t.Errorf("it has %+v, want 2 files", got)
+			}
+		})
 	}
 }
 

@@ -191,8 +191,7 @@ func (m *Models) Run(ctx context.Context) error {
 		return err
 	}
 	defer sub.Close()
-	m.mark(model.ID{})
-	f := m.folders()
+	f := m.folders() // before the first look: what comes in between is new to the second
 	m.following.Store(true)
 	defer m.following.Store(false)
 	if m.ttl.Load() > 0 {

@@ -151,6 +151,37 @@ func TestARequestAfterAnEventNeverSeesTheOldState(t *testing.T) {
 	})
 }
 
+// An interrupted store is told of while it is looked at.
+type interrupted struct {
+	*world
+	model, plan func() // called when the facts are read and not yet handed out
+}
+
+func (i interrupted) Model(id model.ID) (store.Model, error) {
+	defer i.model()
+	return i.world.Model(id)
+}
+
+func (i interrupted) PlanCollect(age time.Duration, now time.Time) (store.Removal, error) {
+	defer i.plan()
+	return i.world.PlanCollect(age, now)
+}
+
+func TestWhatHappensWhileAnAnswerIsMadeIsInTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, id := many(t, 3), hub("org/name")
+		m := New(w.settings(time.Hour))
+		defer start(m)()
+		var once sync.Once
+		m.set.Store = interrupted{w, func() { once.Do(func() { w.put(whole(id)) }) }, func() {}}
+		w.put(stored(id, store.Incomplete, store.Incomplete))
+		answered(m.ServeStatus)
+		if got := availability(t, m, id); got != client.AvailabilityAvailable {
+			t.Errorf("it is %q, want what it became meanwhile", got)
+		}
+	})
+}
+
 func TestProgressIsEncodedAtMostEvery200MillisecondsAndChangesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, id := newWorld(t), hub("org/name")

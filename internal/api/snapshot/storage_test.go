@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +76,30 @@ func TestStorageIsMeasuredEachSecondAndPlannedWhenItChanges(t *testing.T) {
 		time.Sleep(planEvery)
 		if got := ask[client.Storage](t, m.ServeStorage); got.Cleanup.SavingsGB != 2 {
 			t.Errorf("after a minute, %v GiB could go, want what has grown old: 2", got.Cleanup.SavingsGB)
+		}
+	})
+}
+
+func TestAPlanThatWasOvertakenByAChangeIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := many(t, 3)
+		m := New(w.settings(time.Hour))
+		defer start(m)()
+		w.do(func() { w.plan = store.Removal{Bytes: model.GiB} })
+		ask[client.Storage](t, m.ServeStorage)
+		time.Sleep(planEvery)
+		var overtaken atomic.Bool
+		m.set.Store = interrupted{w, func() {}, func() {
+			if overtaken.CompareAndSwap(false, true) {
+				w.do(func() { w.plan = store.Removal{} })
+				w.bus.Tell(event.Event{Kind: event.KindStored, Data: event.Stored{Why: "collected"}})
+				answered(m.ServeStorage)
+			}
+		}}
+		for range 2 {
+			if got := ask[client.Storage](t, m.ServeStorage); got.Cleanup.SavingsGB != 0 {
+				t.Errorf("%v GiB could go, want none: they have gone", got.Cleanup.SavingsGB)
+			}
 		}
 	})
 }
