@@ -20,6 +20,7 @@ import (
 
 	"ema/client"
 	"ema/internal/api"
+	"ema/internal/api/snapshot"
 	"ema/internal/config"
 	"ema/internal/event"
 	"ema/internal/host"
@@ -70,6 +71,7 @@ type daemon struct {
 	network *network
 	api     *api.Server
 	metrics *metrics.Metrics
+	models  *snapshot.Models
 	repairs *repairs
 	meter   host.Meter
 	rested  chan struct{} // holds one when a download has ended
@@ -144,6 +146,9 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	d.repairs = newRepairs(d)
+	if d.models, err = d.answers(ctx); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	if d.network, err = d.openNetwork(ctx, e, insecure); err != nil {
 		return errors.Join(err, socket.Close())
 	}
@@ -179,6 +184,7 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	if shown != nil {
 		g.Go(func() error { return d.showMetrics(ctx, shown) })
 	}
+	g.Go(func() error { return d.models.Run(ctx) })
 	g.Go(func() error { return d.api.Run(ctx, socket) })
 	g.Go(func() error { return d.network.run(ctx, d.api) })
 	g.Go(func() error { return d.repairs.run(ctx) })

@@ -60,9 +60,9 @@ func defaultRateLimit() RateLimit { return RateLimit{RequestsPerMinute: 600, Bur
 // API is about the API's answers.
 type API struct {
 	// Keep answers until an event makes them wrong.
-	ResponseCaching bool `json:"response_caching"`
+	ResponseCaching bool `json:"response_caching" active:"yes"`
 	// Longest life of a kept answer.
-	CacheTTLSeconds Seconds `json:"cache_ttl_seconds" range:"0..86400"`
+	CacheTTLSeconds Seconds `json:"cache_ttl_seconds" range:"0..86400" active:"yes"`
 }
 
 func defaultAPI() API { return API{ResponseCaching: true, CacheTTLSeconds: 300} }
