@@ -73,14 +73,18 @@ func (b *bench) told(peers ...*peer) {
 	}
 }
 
-// spent adds what the daemon used since before.
+// spent adds what the daemon used since before, and for each request if there were no downloads besides.
 func (b *bench) spent(d *daemon, before cost, requests float64) error {
 	after, err := d.cost()
 	if err != nil {
 		return err
 	}
 	cpu := after.cpu - before.cpu
-	b.table.note("the daemon's CPU", fmt.Sprintf("%.2f s, %.1f µs per request", cpu.Seconds(), float64(cpu.Microseconds())/max(requests, 1)))
+	text := fmt.Sprintf("%.2f s", cpu.Seconds())
+	if requests > 0 {
+		text += fmt.Sprintf(", %.1f µs per request", float64(cpu.Microseconds())/requests)
+	}
+	b.table.note("the daemon's CPU", text)
 	b.table.note("its peak memory", after.peak.String())
 	return nil
 }
@@ -183,21 +187,41 @@ func (b *bench) few(ctx context.Context, s *store) (err error) {
 }
 
 // impatient has ab ask, over a new connection for each request.
-func (b *bench) impatient(ctx context.Context, s *store) error {
-	for _, c := range []struct{ what, path string }{
-		{"one of many models", statuses + "/" + name(0)},
-		{fmt.Sprintf("all of %d models", s.models), statuses},
-		{"storage", client.Base + "/models/storage"},
-	} {
-		var all []float64
-		for range b.rounds {
-			p95, err := b.ab(ctx, s.daemon.url+c.path)
+func (b *bench) impatient(ctx context.Context, small, large *store) (err error) {
+	file, _, size, err := large.body(ctx)
+	if err != nil {
+		return err
+	}
+	plain, err := b.bare(ctx, file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, plain.stop()) }()
+	asked := []struct {
+		what, url string
+		all       []float64
+	}{
+		{what: fmt.Sprintf("all of %d models", small.models), url: small.daemon.url + statuses},
+		{what: fmt.Sprintf("one of %d models", large.models), url: large.daemon.url + statuses + "/" + name(0)},
+		{what: fmt.Sprintf("storage with %d models", large.models), url: large.daemon.url + client.Base + "/models/storage"},
+		{what: fmt.Sprintf("all of %d models, %d bytes", large.models, size), url: large.daemon.url + statuses},
+		{what: "the same bytes by bare net/http", url: plain.url},
+	}
+	for range b.rounds {
+		for i := range asked {
+			p95, err := b.ab(ctx, asked[i].url)
 			if err != nil {
 				return err
 			}
-			all = append(all, p95)
+			asked[i].all = append(asked[i].all, p95)
 		}
-		b.table.atMost("p95 ms, "+c.what, "%.1f", middle(all), 5)
+	}
+	for i, a := range asked {
+		if i == len(asked)-1 {
+			b.table.note("p95 ms, "+a.what, fmt.Sprintf("%.1f", middle(a.all)))
+			break
+		}
+		b.table.atMost("p95 ms, "+a.what, "%.1f", middle(a.all), 5)
 	}
 	return nil
 }
@@ -244,7 +268,7 @@ func (b *bench) beside(ctx context.Context, s *store) error {
 	b.table.note("the download alone", fmt.Sprintf("%.0f MiB/s of %d MiB", middle(alone), b.file))
 	b.table.atMost("p99 ms", "%.1f", asked.median(p99), 20)
 	b.table.atMost("% that the download loses", "%.1f", middle(lost), 10)
-	return b.spent(s.daemon, before, total(asked))
+	return b.spent(s.daemon, before, 0)
 }
 
 // download brings the big model, says how long that took, and removes it.

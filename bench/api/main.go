@@ -131,7 +131,10 @@ func (b *bench) measure(ctx context.Context, wanted []string) (missed bool, err 
 		case "few":
 			err = b.few(ctx, s)
 		case "ab":
-			err = b.impatient(ctx, s)
+			var small *store
+			if small, err = stores.of(ctx, few); err == nil {
+				err = b.impatient(ctx, small, s)
+			}
 		case "download":
 			err = b.beside(ctx, s)
 		case "start":

@@ -32,7 +32,7 @@ func bare(file string, in io.Reader, out io.Writer) error {
 	srv := &http.Server{Handler: bareHandler(body), ReadHeaderTimeout: time.Minute}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
-	if _, err := fmt.Fprintf(out, "http://%s\n", l.Addr()); err != nil {
+	if _, err := fmt.Fprintf(out, "http://%s/\n", l.Addr()); err != nil {
 		return err
 	}
 	_, err = io.Copy(io.Discard, in)
