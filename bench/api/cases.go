@@ -228,7 +228,7 @@ func (b *bench) impatient(ctx context.Context, small, large *store) (err error) 
 
 // beside asks modestly while a download runs at full speed, and sees what that takes from it.
 func (b *bench) beside(ctx context.Context, s *store) error {
-	const connections = 20
+	const connections = 10
 	asked := &peer{name: "requests meanwhile", url: s.daemon.url + statuses}
 	var lost, alone []float64
 	before, err := s.daemon.cost()
