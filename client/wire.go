@@ -164,6 +164,8 @@ type Reloaded struct {
 	Updated         []string `json:"updated_settings"`
 	RestartRequired bool     `json:"restart_required"`
 	RestartKeys     []string `json:"restart_keys"` // of Updated, those that act after a restart only
+	// Warnings are about settings that will disappoint, and about changes that a variable or a flag keeps from acting.
+	Warnings []SettingWarning `json:"warnings,omitempty"`
 }
 
 // A Command is a command line that the daemon executes because it owns the store.

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -321,6 +322,37 @@ func TestARestartUnderLoadLosesNoAcceptedStart(t *testing.T) {
 	for id, name := range accepted {
 		if d, err := c.Progress(ctx, name, id); err != nil || d.ID != id || d.Model != name {
 			t.Errorf("%s of %s was accepted; now: %+v, %v", id, name, d, err)
+		}
+	}
+	daemon.ends(t)
+}
+
+func TestAWebSocketIsRefusedAsEverythingElseIs(t *testing.T) {
+	_, environ := quickHub(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	daemon := serving(ctx, t, environ)
+	for query, want := range map[string]struct {
+		status int
+		code   client.Code
+		field  string
+	}{
+		"":                 {http.StatusUpgradeRequired, "MALFORMED_REQUEST", ""},
+		"?since=999999999": {http.StatusGone, "EVENTS_FORGOTTEN", ""},
+		"?types=nonsense":  {http.StatusUnprocessableEntity, "VALIDATION_FAILED", "query.types"},
+		"?since=%zz":       {http.StatusBadRequest, "MALFORMED_REQUEST", ""},
+	} {
+		res, err := http.Get(daemon.address(t) + "/ws" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var no client.Envelope
+		err = errors.Join(json.NewDecoder(res.Body).Decode(&no), res.Body.Close())
+		if err != nil || res.StatusCode != want.status || no.Error.Code != want.code || no.Error.RequestID == "" {
+			t.Errorf("%q: %s, %+v, %v", query, res.Status, no.Error, err)
+		}
+		if all := no.Error.Details.Fields; (want.field != "") != (len(all) == 1 && all[0].Path == want.field) {
+			t.Errorf("%q: %+v", query, all)
 		}
 	}
 	daemon.ends(t)

@@ -24,6 +24,11 @@ func (d *daemon) reload(context.Context) (client.Reloaded, error) {
 	if err != nil {
 		return client.Reloaded{}, err
 	}
+	return d.apply(next)
+}
+
+// apply lets other settings act, or none of them when any cannot. d.reloading must be held.
+func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	facts, err := d.app.machine()
 	if err != nil {
 		return client.Reloaded{}, err

@@ -165,16 +165,27 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	return d.work(ctx, socket, shown)
 }
 
-// daemonSettings are the settings of a daemon, which logs more than a command does.
+// daemonSettings are the settings of a daemon.
 func (a *app) daemonSettings() (*config.Effective, error) {
 	e, err := a.load(a.configFile)
-	if err != nil {
-		return nil, err
+	return talkative(e), err
+}
+
+// daemonSettingsOver are those with these changes.
+func (a *app) daemonSettingsOver(o config.Overlay) (*config.Effective, error) {
+	e, err := a.loadOver(a.configFile, &o)
+	return talkative(e), err
+}
+
+// talkative lets a daemon log more than a command does.
+func talkative(e *config.Effective) *config.Effective {
+	if e == nil {
+		return nil
 	}
 	if e.Log.Level == "" {
 		e.Log.Level = "info"
 	}
-	return e, nil
+	return e
 }
 
 // work runs all that lives as long as the daemon, and returns when it has ended. shown is for Prometheus, or nil.

@@ -55,8 +55,9 @@ type settings interface {
 	Update(ctx context.Context, patch json.RawMessage) (Reloaded, error)
 	// Schema is the JSON Schema of a configuration file.
 	Schema() (json.RawMessage, error)
-	// Validate judges settings as Update would. An error with the method Fields has all mistakes.
-	Validate(ctx context.Context, doc json.RawMessage) error
+	// Validate judges settings as Update would, and says what would change. An error with the method Fields has all
+	// mistakes.
+	Validate(ctx context.Context, doc json.RawMessage) (client.Validated, error)
 }
 
 // trail remembers who has changed what; *ledger.Ledger satisfies it.

@@ -27,9 +27,8 @@ func fixed() []string { return []string{"store.path", "store.state_dir", "storag
 // around Errors.
 func ParseOverlay(file string, content []byte) (Overlay, error) {
 	c := Overlay{file: file}
-	doc, errs := parse("overlay.json", content)
+	doc, errs := parse(file, content)
 	if doc != nil {
-		doc.locate(file)
 		root, err := tree()
 		if err != nil {
 			return c, err
@@ -39,7 +38,7 @@ func ParseOverlay(file string, content []byte) (Overlay, error) {
 	}
 	if len(errs) > 0 {
 		return c, &model.Error{
-			Op: "read the changed settings", Class: model.Usage, File: file, Err: errs,
+			Op: "read the changed settings", Class: model.Usage, Err: errs, // which name the file
 			Hint: "mend that, or remove the file: then the configuration file alone counts",
 		}
 	}
@@ -75,6 +74,9 @@ func (c Overlay) Merge(patch []byte) (Overlay, error) {
 	merged.locate(c.file)
 	return Overlay{file: c.file, doc: merged}, nil
 }
+
+// Empty reports whether c changes nothing.
+func (c Overlay) Empty() bool { return c.doc == nil || len(c.doc.fields) == 0 }
 
 // Encode is c as JSON, the same for the same changes.
 func (c Overlay) Encode() ([]byte, error) {

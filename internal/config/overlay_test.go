@@ -137,7 +137,7 @@ func TestADamagedFileOfChangesSaysWhichAndWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, err := config.Load(config.Request{Overlay: o})
-	if err != nil || e.Origin("downloads.queue_size").String() != "/state/settings.json" {
+	if err != nil || e.Origin("downloads.queue_size").String() != "/state/settings.json:1" {
 		t.Errorf("%v from %v", err, e.Origin("downloads.queue_size"))
 	}
 }
