@@ -133,7 +133,9 @@ func answered(t *testing.T) map[Code]map[int]bool {
 	named := map[string]Code{}
 	for _, pattern := range []string{"../../client/*.go", "*.go"} {
 		for _, file := range sources(t, pattern) {
-			ast.Inspect(file, func(n ast.Node) bool { return declared(n, func(name string, code Code) { named[name] = code; add(0, code) }) })
+			ast.Inspect(file, func(n ast.Node) bool {
+				return declared(n, func(name string, code Code) { named[name] = code; add(0, code) })
+			})
 		}
 	}
 	if len(named) < 15 {
