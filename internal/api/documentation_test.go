@@ -108,7 +108,7 @@ func TestTheDocumentationListsEveryCodeWithItsStatuses(t *testing.T) {
 	want := answered(t)
 	for _, code := range slices.Sorted(maps.Keys(want)) {
 		statuses := slices.Sorted(maps.Keys(want[code]))
-		if !slices.Equal(documented[code], statuses) {
+		if !slices.Equal(documented[code], statuses) || len(statuses) == 0 {
 			t.Errorf("%s is answered with %v, and documented with %v", code, statuses, documented[code])
 		}
 		delete(documented, code)
