@@ -69,7 +69,7 @@ func (b bench) serve(ctx context.Context, store, url, settings string) (*daemon,
 	}
 	state := store + "-state"
 	d.cmd = exec.CommandContext(ctx, b.ema, "serve", "--store", store, "--endpoint", url, "--config", d.config)
-	d.cmd.Env = append(os.Environ(), "EMA_STORE__STATE_DIR="+state, "EMA_SERVER__LISTEN=127.0.0.1:0", "HF_HUB_CACHE="+store, "HF_ENDPOINT="+url, "HF_TOKEN=")
+	d.cmd.Env = append(os.Environ(), "EMA_STORE__STATE_DIR="+state, "EMA_SERVER__LISTEN=127.0.0.1:0", "EMA_SERVER__METRICS_LISTEN=127.0.0.1:0", "HF_HUB_CACHE="+store, "HF_ENDPOINT="+url, "HF_TOKEN=")
 	d.cmd.Stderr = &d.log
 	begun := time.Now()
 	if err := d.cmd.Start(); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"ema/internal/config"
 	"ema/internal/host"
+	"ema/internal/metrics"
 	"ema/internal/model"
 	"ema/internal/source"
 )
@@ -44,11 +45,13 @@ type app struct {
 	args        []string // the command line, without the program's name
 	connections string   // --connections of a command that fetches; empty = as configured
 
-	effective *config.Effective // loaded by settings
-	within    *line             // the daemon's own line, when a command runs inside the daemon; else nil
-	columns   int               // within the daemon: of the terminal that stderr leads to; 0 is none
-	busy      map[model.ID]bool // within the daemon: models that are being downloaded, of which nothing may be removed
-	running   bool              // the command line was understood, and its command has begun
+	effective *config.Effective             // loaded by settings
+	within    *line                         // the daemon's own line, when a command runs inside the daemon; else nil
+	columns   int                           // within the daemon: of the terminal that stderr leads to; 0 is none
+	changed   func(id model.ID, why string) // within the daemon: tells that the store holds something else of a model; else nil
+	metrics   *metrics.Metrics              // within the daemon; else nil
+	busy      map[model.ID]bool             // within the daemon: models that are being downloaded, of which nothing may be removed
+	running   bool                          // the command line was understood, and its command has begun
 }
 
 // newApp is the app of this process.
@@ -244,6 +247,13 @@ func (a *app) logger(log config.Log, level slog.Level) (*slog.Logger, func() err
 		return slog.New(slog.NewJSONHandler(out, options)), closeLog, nil
 	}
 	return slog.New(slog.NewTextHandler(out, options)), closeLog, nil
+}
+
+// tell says to those who listen to the daemon, if this runs within it, that the store holds something else of a model.
+func (a *app) tell(id model.ID, why string) {
+	if a.changed != nil {
+		a.changed(id, why)
+	}
 }
 
 // note prints what the user should know about a model that is here all the same.

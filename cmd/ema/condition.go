@@ -165,9 +165,9 @@ func counted(n int) *int {
 func (d *daemon) server() *api.Server {
 	s := &api.Server{
 		Queue: d.queue, History: d.ledger, Events: d.bus, Figures: d.figures, Limit: d.limit,
-		Repair: d.repairs.begin, Remove: d.removeModel, Live: d.network.hub,
+		Models: d.models, Repair: d.repairs.begin, Remove: d.removeModel, Live: d.network.hub,
 		Reload: d.reload, Execute: d.execute, Trail: d.ledger,
-		Health: d.prober(), Ready: d.usable, Resources: d.resources,
+		Health: d.prober(), Ready: d.usable, Resources: d.resources, Measure: d.metrics.Observe,
 		Version: d.version(), Log: d.log,
 	}
 	if d.settings.Server.AccessLog {

@@ -17,7 +17,7 @@ func (d *daemon) execute(ctx context.Context, c client.Command, stdout, stderr i
 	d.mu.Unlock()
 	inner := &app{
 		stdin: strings.NewReader(""), stdout: stdout, stderr: stderr, columns: c.Columns, environ: d.app.environ,
-		effective: settings, within: d.line, cpus: d.app.cpus,
+		effective: settings, within: d.line, changed: d.stored, metrics: d.metrics, cpus: d.app.cpus,
 	}
 	root := rootCommand(inner)
 	cmd, args, err := root.Find(c.Args)

@@ -85,7 +85,7 @@ func slowHub(t *testing.T) (hub *demohub.Hub, environ []string) {
 		demohub.Repo("acme/other", demohub.File("other.bin", 8*model.MiB)))
 	srv := httptest.NewServer(hub)
 	t.Cleanup(srv.Close)
-	return hub, []string{"HOME=" + t.TempDir(), "HF_ENDPOINT=" + srv.URL, "GORACE=" + noRest, anyPort}
+	return hub, []string{"HOME=" + t.TempDir(), "HF_ENDPOINT=" + srv.URL, "GORACE=" + noRest, anyPort, anyMetricsPort}
 }
 
 // sent waits until the hub has sent so many bytes.

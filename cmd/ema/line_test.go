@@ -169,6 +169,7 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"chunk_optimization.adaptive_chunking.large_file_threshold_mb": {{"500", "fetch", "Chunk.LargeThreshold", 500 * model.MiB}},
 
 		"server.listen":                  {{"127.0.0.1:7", "config", "Server.Listen", "127.0.0.1:7"}},
+		"server.metrics_listen":          {{"127.0.0.1:7", "config", "Server.MetricsListen", "127.0.0.1:7"}},
 		"server.access_log":              {{"true", "config", "Server.AccessLog", true}},
 		"server.server_header":           {{"true", "config", "Server.ServerHeader", true}},
 		"server.allowed_hosts":           {{"box.example", "guard", "AllowedHosts", []string{"box.example"}}},
@@ -177,6 +178,8 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"auth.default_role":              {{"power_user", "guard", "DefaultRole", trust.PowerUser}},
 		"rate_limit.requests_per_minute": {{"7", "guard", "PerMinute", 7}},
 		"rate_limit.burst":               {{"7", "guard", "Burst", 7}},
+		"api.response_caching":           {{"false", "config", "API.ResponseCaching", false}},
+		"api.cache_ttl_seconds":          {{"7", "config", "API.CacheTTLSeconds", config.Seconds(7)}},
 		"websocket.batch_size":           {{"7", "telling", "BatchSize", 7}},
 		"websocket.batch_timeout_ms":     {{"7", "telling", "BatchTimeout", 7 * time.Millisecond}},
 		"websocket.queue_size":           {{"7", "telling", "Queue", 7}},

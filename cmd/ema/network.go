@@ -136,7 +136,9 @@ func (d *daemon) removeModel(ctx context.Context, id model.ID) (freed int64, err
 	if err != nil {
 		return 0, err
 	}
-	if err := d.line.Writer.Remove(ctx, plan); err != nil {
+	err = d.line.Writer.Remove(ctx, plan)
+	d.stored(id, "removed") // of what failed, a part may have gone
+	if err != nil {
 		return 0, err
 	}
 	d.log.Info("removed", "model", id.Public(), "freed", plan.Bytes.String())

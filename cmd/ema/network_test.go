@@ -1,23 +1,31 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"ema/client"
+	"ema/internal/config"
 	"ema/internal/demohub"
+	"ema/internal/model"
 )
 
 // quickHub serves acme/slow without a limit.
@@ -118,6 +126,9 @@ func TestWhatIsAskedForOverTheNetworkIsDone(t *testing.T) {
 		var p client.Download
 		asks(t, http.DefaultClient, "GET", url+"/models/download/progress/acme%2Fslow?download_id="+began.DownloadID, "", &p)
 		if p.Status == client.StatusCompleted {
+			if len(p.Each) != 1 || p.Each[0].Path != "weights.bin" || p.Each[0].DownloadedBytes != 8<<20 || p.Each[0].ProgressPercent != 100 {
+				t.Errorf("its files: %+v", p.Each)
+			}
 			break
 		}
 		select {
@@ -183,6 +194,134 @@ func TestWhatIsAskedForOverTheNetworkIsDone(t *testing.T) {
 	asks(t, http.DefaultClient, "GET", url+"/admin/health", "", &health)
 	if health.Status != client.HealthHealthy && health.Status != client.HealthDegraded {
 		t.Errorf("%+v", health)
+	}
+	daemon.ends(t)
+}
+
+func TestPrometheusSeesWhatTheDaemonDoes(t *testing.T) {
+	_, environ := quickHub(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	daemon := serving(ctx, t, append(environ, "EMA_LOG__LEVEL=info"))
+	if err := daemon.stderr.contains(ctx, "msg=metrics listen="); err != nil {
+		t.Fatal(err)
+	}
+	at := regexp.MustCompile(`msg=metrics listen=(\S+)`).FindStringSubmatch(daemon.stderr.String())[1]
+	for _, command := range []string{"pull", "verify", "repair"} {
+		if p := begin(t, environ, command, "acme/slow"); p.Wait() != nil {
+			t.Fatalf("%s: %s", command, p.stderr.String())
+		}
+	}
+	res, err := http.Get("http://" + at + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	shown, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"model_download_success_total 1", "model_download_failures_total 0", "model_download_duration_seconds_count 1",
+		"model_active_downloads 0", `ema_received_bytes_total{source="huggingface"} 8.388608e+06`,
+		`ema_verifications_total{result="whole"} 1`, `ema_repairs_total{result="whole"} 1`,
+	} {
+		if !strings.Contains(string(shown), "\n"+line+"\n") {
+			t.Errorf("no line %s", line)
+		}
+	}
+	for _, beginning := range []string{
+		"model_storage_usage_bytes", "api_response_time_seconds_bucket", `ema_database_duration_seconds_count{operation="save"}`,
+	} {
+		if !strings.Contains(string(shown), "\n"+beginning) {
+			t.Errorf("no line begins with %s", beginning)
+		}
+	}
+	daemon.ends(t)
+}
+
+func TestAPortOfMetricsThatIsTakenIsAnErrorOnlyForWhoChoseIt(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, environ := quickHub(t)
+	p := begin(t, append(environ, "EMA_SERVER__METRICS_LISTEN="+taken.Addr().String()), "serve")
+	if p.Wait() == nil || !strings.Contains(p.stderr.String(), "server.metrics_listen") {
+		t.Errorf("it said %s", p.stderr.String())
+	}
+	e, err := config.Load(config.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Server.MetricsListen = taken.Addr().String() // by nobody
+	var said bytes.Buffer
+	d := &daemon{app: &app{stderr: &said}, log: slog.New(slog.DiscardHandler)}
+	if l, err := d.openMetrics(t.Context(), e); l != nil || err != nil || !strings.Contains(said.String(), "no metrics") {
+		t.Errorf("%v, %v, said %s", l, err, said.String())
+	}
+}
+
+// Whoever was told that a download was accepted finds it after any end of the daemon, polite or not.
+func TestARestartUnderLoadLosesNoAcceptedStart(t *testing.T) {
+	hub, environ := slowHub(t)
+	hub.Set(demohub.Rate(model.KiB)) // the first one runs all the time, the others wait
+	environ = append(environ, "EMA_DOWNLOADS__MAX_CONCURRENT_DOWNLOADS=1", "EMA_DOWNLOADS__QUEUE_SIZE=100000")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patient)
+	defer cancel()
+	var mu sync.Mutex
+	accepted := map[string]string{} // models by the ids of their downloads
+	for round, end := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL} {
+		daemon := serving(ctx, t, environ)
+		c, err := client.New(daemon.address(t), client.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		enough := make(chan struct{})
+		var once sync.Once
+		var users sync.WaitGroup
+		for user := range 8 {
+			users.Go(func() {
+				for i := 0; ; i++ {
+					name := fmt.Sprintf("acme/r%d-u%d-%d", round, user, i)
+					done, err := c.Manage(ctx, client.Manage{Model: name, Action: "start"})
+					if err != nil {
+						return // it has gone
+					}
+					mu.Lock()
+					accepted[done.DownloadID] = name
+					if len(accepted) > 100*(round+1) {
+						once.Do(func() { close(enough) })
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		select {
+		case <-enough:
+		case <-ctx.Done():
+			t.Fatal("not enough starts were accepted")
+		}
+		if err := daemon.Process.Signal(end); err != nil {
+			t.Fatal(err)
+		}
+		if err := daemon.Wait(); (err == nil) != (end == syscall.SIGTERM) {
+			t.Errorf("after %v it ends with %v: %s", end, err, daemon.stderr.String())
+		}
+		users.Wait()
+		c.Close()
+	}
+	daemon := serving(ctx, t, environ)
+	c, err := client.New(daemon.address(t), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for id, name := range accepted {
+		if d, err := c.Progress(ctx, name, id); err != nil || d.ID != id || d.Model != name {
+			t.Errorf("%s of %s was accepted; now: %+v, %v", id, name, d, err)
+		}
 	}
 	daemon.ends(t)
 }

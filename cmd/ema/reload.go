@@ -44,6 +44,7 @@ func (d *daemon) reload(context.Context) (client.Reloaded, error) {
 	d.settings = next
 	d.mu.Unlock()
 	d.queue.Configure(queueSettings(next.Config, facts))
+	d.models.Configure(next.API.ResponseCaching, next.API.CacheTTLSeconds.Duration())
 	if err := d.configureBandwidth(next.Config); err != nil {
 		return client.Reloaded{}, err
 	}

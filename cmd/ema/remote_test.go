@@ -6,8 +6,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// anyPort lets daemons that run at the same time not stand in each other's way.
-const anyPort = "EMA_SERVER__LISTEN=127.0.0.1:0"
+// anyPort and anyMetricsPort let daemons that run at the same time not stand in each other's way.
+const (
+	anyPort        = "EMA_SERVER__LISTEN=127.0.0.1:0"
+	anyMetricsPort = "EMA_SERVER__METRICS_LISTEN=127.0.0.1:0"
+)
 
 // daemonURL reads where the daemon listens from what it said when it was ready.
 func daemonURL(ts *testscript.TestScript, neg bool, args []string) {

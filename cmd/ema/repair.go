@@ -63,6 +63,8 @@ func (a *app) repairOne(ctx context.Context, id model.ID, r store.Revision) (err
 	begun := time.Now()
 	report, res, err := l.Repair(ctx, id, r.Commit, show.progress)
 	show.stop()
+	a.countRepaired(id, res, show.progress.Received.Load(), err)
+	a.tell(id, "repaired") // what it found damaged counts, also when it cannot be mended
 	l.done(ctx, "repair", id, begun, err, "commit", r.Commit, "fetched", show.progress.Received.Load())
 	if err != nil {
 		if ctx.Err() != nil {

@@ -94,7 +94,15 @@ func (a *app) remove(ctx context.Context, s *store.Store, command, name string, 
 		}
 	}
 	if !dryRun && len(r.Items) > 0 {
-		if err := w.Remove(ctx, r); err != nil {
+		err := w.Remove(ctx, r)
+		concerned := map[model.ID]bool{}
+		for _, d := range r.Items {
+			concerned[d.Model] = true
+		}
+		for id := range concerned {
+			a.tell(id, "removed") // of what failed, a part may have gone
+		}
+		if err != nil {
 			return err
 		}
 	}

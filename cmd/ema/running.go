@@ -108,12 +108,20 @@ func (d *daemon) end(r *running) {
 func (d *daemon) tell(ctx context.Context, r *running, report queue.Reporter) {
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
+	received := int64(0)
+	count := func() {
+		now := r.show.progress.Received.Load()
+		d.metrics.Received(r.download.Model.Scheme, now-received)
+		received = now
+	}
+	defer count()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		count()
 		f := r.figures()
 		switch f.Stage {
 		case "checking", "fetching":
@@ -159,6 +167,7 @@ func (r *running) figures() api.Figures {
 			f.Retries[model.Class(class).String()] = n
 		}
 	}
+	f.Each = r.show.progress.Files
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.Result = r.result

@@ -20,10 +20,12 @@ import (
 
 	"ema/client"
 	"ema/internal/api"
+	"ema/internal/api/snapshot"
 	"ema/internal/config"
 	"ema/internal/event"
 	"ema/internal/host"
 	"ema/internal/ledger"
+	"ema/internal/metrics"
 	"ema/internal/model"
 	"ema/internal/queue"
 	"ema/internal/store"
@@ -68,6 +70,8 @@ type daemon struct {
 	door    door
 	network *network
 	api     *api.Server
+	metrics *metrics.Metrics
+	models  *snapshot.Models
 	repairs *repairs
 	meter   host.Meter
 	rested  chan struct{} // holds one when a download has ended
@@ -133,7 +137,8 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	if err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	d.queue = queue.New(queueSettings(e.Config, facts), kept, d.bring, d.bus)
+	stored := &timed{Ledger: kept}
+	d.queue = queue.New(queueSettings(e.Config, facts), stored, d.bring, d.bus)
 	if err := d.configureBandwidth(e.Config); err != nil {
 		return errors.Join(err, socket.Close())
 	}
@@ -141,14 +146,23 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	d.repairs = newRepairs(d)
+	if d.models, err = d.answers(ctx); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	if d.network, err = d.openNetwork(ctx, e, insecure); err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	d.api = d.server()
-	if err := d.network.configure(e.Config, d.api); err != nil {
+	d.metrics = d.measure(ctx)
+	stored.took = d.metrics.ObserveDatabase
+	shown, err := d.openMetrics(ctx, e)
+	if err != nil {
 		return errors.Join(err, d.network.listener.Close(), socket.Close())
 	}
-	return d.work(ctx, socket)
+	d.api = d.server()
+	if err := d.network.configure(e.Config, d.api); err != nil {
+		return errors.Join(err, shut(shown), d.network.listener.Close(), socket.Close())
+	}
+	return d.work(ctx, socket, shown)
 }
 
 // daemonSettings are the settings of a daemon, which logs more than a command does.
@@ -163,9 +177,14 @@ func (a *app) daemonSettings() (*config.Effective, error) {
 	return e, nil
 }
 
-// work runs all that lives as long as the daemon, and returns when it has ended.
-func (d *daemon) work(ctx context.Context, socket net.Listener) error {
+// work runs all that lives as long as the daemon, and returns when it has ended. shown is for Prometheus, or nil.
+func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.metrics.Run(ctx, d.bus) })
+	if shown != nil {
+		g.Go(func() error { return d.showMetrics(ctx, shown) })
+	}
+	g.Go(func() error { return d.models.Run(ctx) })
 	g.Go(func() error { return d.api.Run(ctx, socket) })
 	g.Go(func() error { return d.network.run(ctx, d.api) })
 	g.Go(func() error { return d.repairs.run(ctx) })

@@ -83,7 +83,7 @@ func startDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range []string{"HOME", "HF_ENDPOINT", "HF_TOKEN", "GORACE", "PATH"} {
 		p.Env = append(p.Env, name+"="+ts.Getenv(name))
 	}
-	p.Env = append(p.Env, "EMA_RETRY_OPTIMIZATION__BASE_DELAY_SECONDS=0.01", anyPort)
+	p.Env = append(p.Env, "EMA_RETRY_OPTIMIZATION__BASE_DELAY_SECONDS=0.01", anyPort, anyMetricsPort)
 	p.Env = append(p.Env, strings.Fields(ts.Getenv("DAEMON_ENV"))...)
 	p.Stdout, p.Stderr = &p.stdout, &p.stderr
 	ts.Check(p.Start())

@@ -78,6 +78,8 @@ func (a *app) verifyOne(ctx context.Context, l *line, id model.ID, r store.Revis
 	begun := time.Now()
 	report, err := l.Verify(ctx, id, r.Commit, show.progress)
 	show.stop()
+	a.countVerified(report, err)
+	a.tell(id, "verified")
 	l.done(ctx, "verify", id, begun, err, "commit", r.Commit, "ok", err == nil && report.OK())
 	if err != nil {
 		if ctx.Err() != nil {

@@ -129,7 +129,18 @@ func (s *Server) progress(ctx context.Context, r *progressRequest) (*Download, e
 	if found == nil {
 		return nil, unknown("look at", r.id)
 	}
-	d := describe(*found, s.figures(found.ID), position)
+	figures := s.figures(found.ID)
+	d := describe(*found, figures, position)
+	d.Each = []FileProgress{}
+	if figures != nil && figures.Each != nil {
+		for _, f := range figures.Each() {
+			one := FileProgress{Path: f.Path, SizeMB: mb(model.Bytes(f.Size)), SizeBytes: f.Size, DownloadedBytes: f.Written, ProgressPercent: 100}
+			if f.Size > 0 {
+				one.ProgressPercent = percent(model.Bytes(f.Written), model.Bytes(f.Size))
+			}
+			d.Each = append(d.Each, one)
+		}
+	}
 	return &d, nil
 }
 

@@ -196,7 +196,7 @@ func (c *checker) service() {
 	if (c.Server.TLS.Cert == "") != (c.Server.TLS.Key == "") {
 		c.wrong("server.tls", "", "cert and key belong together", "both or none")
 	}
-	if c.Server.Listen == c.Server.MetricsListen {
+	if c.Server.Listen == c.Server.MetricsListen && !strings.HasSuffix(c.Server.Listen, ":0") { // 0 is any free port
 		c.wrong("server.metrics_listen", strconv.Quote(c.Server.MetricsListen), "is the address of server.listen too", "another port, or nothing for no metrics")
 	}
 	for _, s := range []struct{ key, address string }{

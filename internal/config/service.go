@@ -5,7 +5,7 @@ type Server struct {
 	// Address of API and dashboard. Any address but loopback needs auth.api_keys.
 	Listen string `json:"listen" pattern:"^[^\\s/]*:[0-9]{1,5}$" want:"HOST:PORT" required:"yes"`
 	// Address of the metrics for Prometheus; empty = no metrics.
-	MetricsListen string `json:"metrics_listen" active:"no" pattern:"^[^\\s/]*:[0-9]{1,5}$" want:"HOST:PORT"`
+	MetricsListen string `json:"metrics_listen" pattern:"^[^\\s/]*:[0-9]{1,5}$" want:"HOST:PORT"`
 	// Log every request.
 	AccessLog bool `json:"access_log"`
 	// Send a Server header.
@@ -60,9 +60,9 @@ func defaultRateLimit() RateLimit { return RateLimit{RequestsPerMinute: 600, Bur
 // API is about the API's answers.
 type API struct {
 	// Keep answers until an event makes them wrong.
-	ResponseCaching bool `json:"response_caching"`
+	ResponseCaching bool `json:"response_caching" active:"yes"`
 	// Longest life of a kept answer.
-	CacheTTLSeconds Seconds `json:"cache_ttl_seconds" range:"0..86400"`
+	CacheTTLSeconds Seconds `json:"cache_ttl_seconds" range:"0..86400" active:"yes"`
 }
 
 func defaultAPI() API { return API{ResponseCaching: true, CacheTTLSeconds: 300} }

@@ -21,6 +21,7 @@ const (
 	KindRetry    Kind = "retry"    // Retry: an attempt failed and will be repeated
 	KindLimit    Kind = "limit"    // Limit: another bandwidth limit holds
 	KindSpace    Kind = "space"    // Space: there is too little room on the disk
+	KindStored   Kind = "stored"   // Stored: what the store holds of a model is not what it was
 )
 
 // An Event is one thing that happened. It is a value; nobody changes its Data once it is told.
@@ -32,7 +33,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit or Space, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space or Stored, by Kind
 }
 
 // Progress is how far a download is.
@@ -70,4 +71,11 @@ type Limit struct {
 type Space struct {
 	Short  model.Bytes // how much is missing
 	Reason string      // in words, with its figures
+}
+
+// Stored is a change of what the store holds of the event's model, or of any when it names none: something was
+// removed, repaired or found damaged. It is told once the change can be seen. What a download brings is told by
+// its Change to model.Completed.
+type Stored struct {
+	Why string // in words: "removed", "repaired", "damaged", "verified", "collected"
 }

@@ -54,6 +54,10 @@ type wireSpace struct {
 	Reason string      `json:"reason"`
 }
 
+type wireStored struct {
+	Why string `json:"why"`
+}
+
 // MarshalJSON writes an object with seq, at, kind, download, model and data. The model of a signed
 // link appears without its secret.
 func (e Event) MarshalJSON() ([]byte, error) {
@@ -109,6 +113,8 @@ func parseData(kind Kind, b json.RawMessage) (any, error) {
 		return parse[Limit](b)
 	case KindSpace:
 		return parse[Space](b)
+	case KindStored:
+		return parse[Stored](b)
 	}
 	return b, nil
 }
@@ -162,6 +168,12 @@ func (s Space) MarshalJSON() ([]byte, error) { return json.Marshal(wireSpace(s))
 
 // UnmarshalJSON reads what MarshalJSON wrote.
 func (s *Space) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*wireSpace)(s)) }
+
+// MarshalJSON writes the form of the wire.
+func (s Stored) MarshalJSON() ([]byte, error) { return json.Marshal(wireStored(s)) }
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (s *Stored) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*wireStored)(s)) }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 

@@ -33,6 +33,9 @@ func TestEveryEventReadsBackFromJSONAsItWas(t *testing.T) {
 		`{"seq":6,"at":"2026-03-29T01:59:59.000005Z","kind":"space","data":{"short_bytes":7,"reason":"7 B are missing"}}`: {
 			6, at, KindSpace, "", model.ID{}, Space{7, "7 B are missing"},
 		},
+		`{"seq":8,"at":"2026-03-29T01:59:59.000005Z","kind":"stored","model":"org/name","data":{"why":"removed"}}`: {
+			8, at, KindStored, "", id, Stored{"removed"},
+		},
 		`{"seq":7,"at":"2026-03-29T01:59:59.000005Z","kind":"newer","data":{"a":1}}`: {
 			7, at, "newer", "", model.ID{}, json.RawMessage(`{"a":1}`),
 		},

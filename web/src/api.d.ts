@@ -730,6 +730,8 @@ export interface components {
              */
             eta_seconds: number | null;
             exclude?: string[];
+            /** @description Each is file by file. Only the answer about one download has it, and it is empty while nothing is known: before the download runs, and some time after it has ended. */
+            files?: components["schemas"]["FileProgress"][];
             /** Format: int64 */
             files_done: number;
             /** Format: int64 */
@@ -798,6 +800,21 @@ export interface components {
             path: string;
             /** @description As it was given; absent when it is long or secret. */
             value?: unknown;
+        };
+        /** @description A FileProgress is how far one file of a download is. Files of the same content are fetched once, and grow together. */
+        FileProgress: {
+            /** Format: int64 */
+            downloaded_bytes: number;
+            path: string;
+            /**
+             * Format: double
+             * @description Rounded down to a tenth: 100 means all.
+             */
+            progress_percent: number;
+            /** Format: int64 */
+            size_bytes: number;
+            /** Format: double */
+            size_mb: number;
         };
         History: {
             downloads: components["schemas"]["Download"][];

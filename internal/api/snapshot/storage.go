@@ -1,0 +1,211 @@
+package snapshot
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"ema/client"
+	"ema/internal/model"
+	"ema/internal/store"
+)
+
+const (
+	measureEvery = time.Second    // free space changes without a word
+	planEvery    = time.Minute    // garbage grows old without a word
+	leftAlone    = 24 * time.Hour // what is younger is not called garbage, as by "ema gc"
+)
+
+// A report is the answer about storage, and what it is made of. It is never changed once others can see it.
+type report struct {
+	answer
+	held              uint64 // the number of the store's facts in it; 0 keeps it for nobody
+	measured, planned time.Duration
+	cleanup           client.CleanupSuggestions
+}
+
+// knows reports whether t answers a request that comes now, when the store's facts are those of p.
+func (t *report) knows(p *page, now time.Duration) bool {
+	return t != nil && p.held != 0 && t.held >= p.held && now-t.measured < measureEvery
+}
+
+// plans reports whether the store still holds what it did when t told what could go. Run follows what grows old.
+func (t *report) plans(p *page) bool { return t != nil && p.held != 0 && t.held == p.held }
+
+// ServeStorage answers what models take, where, and what could go. What the volume has is at most a second old, and
+// garbage that has grown old enough to go appears within a minute.
+func (m *Models) ServeStorage(w http.ResponseWriter, r *http.Request) {
+	t, err := m.stock(r.Context())
+	if err != nil {
+		m.set.Refuse(w, r, err)
+		return
+	}
+	t.serve(w, r)
+}
+
+// stock is the report that answers a request which comes now.
+func (m *Models) stock(ctx context.Context) (*report, error) {
+	if !m.storage.asked.Load() { // who only reads it disturbs no other processor
+		m.storage.asked.Store(true)
+	}
+	p, err := m.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := m.now()
+	if t := m.storage.newest.Load(); t.knows(p, now) {
+		return t, nil
+	}
+	select {
+	case m.storage.flight <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-m.storage.flight }()
+	old := m.storage.newest.Load()
+	if old.knows(p, now) {
+		return old, nil
+	}
+	t, err := m.report(p, old)
+	if err != nil {
+		return nil, err
+	}
+	m.storage.newest.Store(t)
+	return t, nil
+}
+
+// report makes a report about the models in p. What could go stands in old, unless the store has changed since.
+func (m *Models) report(p *page, old *report) (*report, error) {
+	t := &report{held: p.held, measured: m.now()}
+	v, err := m.set.Volume()
+	if err != nil {
+		return nil, err
+	}
+	if old.plans(p) {
+		t.cleanup, t.planned = old.cleanup, old.planned
+	} else if t.cleanup, t.planned, err = m.plan(); err != nil {
+		return nil, err
+	}
+	return t, m.write(t, p, v, old)
+}
+
+// plan is what could go now.
+func (m *Models) plan() (client.CleanupSuggestions, time.Duration, error) {
+	at := m.now()
+	plan, err := m.set.Store.PlanCollect(leftAlone, time.Now())
+	return suggest(plan), at, err
+}
+
+// replan renews what could go when somebody has asked and it may have become more with time. Whoever asks meanwhile gets
+// the report before.
+func (m *Models) replan(ctx context.Context) {
+	old := m.storage.newest.Load()
+	if old == nil || old.held == 0 || m.now()-old.planned < planEvery || !m.storage.asked.Swap(false) {
+		return
+	}
+	cleanup, planned, err := m.plan()
+	if err != nil {
+		return // what was planned is true, though perhaps not all; the next look tries again
+	}
+	v, err := m.set.Volume()
+	if err != nil {
+		return
+	}
+	select {
+	case m.storage.flight <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-m.storage.flight }()
+	newest, p := m.storage.newest.Load(), m.page.Load()
+	if newest.held != old.held || p.held != old.held {
+		return // the store has changed meanwhile: whoever asks plans anew
+	}
+	t := &report{held: old.held, measured: m.now(), planned: planned, cleanup: cleanup}
+	if m.write(t, p, v, newest) == nil {
+		m.storage.newest.Store(t)
+	}
+}
+
+// write encodes t about the models in p. When that gives the bytes of old, they keep their tag.
+func (m *Models) write(t *report, p *page, v Volume, old *report) error {
+	body, err := encode(tally(p, v, m.set.Store.Path(), t.cleanup))
+	if err != nil {
+		return err
+	}
+	if old != nil && bytes.Equal(old.body, body) {
+		t.answer = old.answer
+	} else {
+		t.answer = m.seal(body)
+	}
+	return nil
+}
+
+// tally is the answer about storage.
+func tally(p *page, v Volume, path string, cleanup client.CleanupSuggestions) client.Storage {
+	s := client.Storage{Models: []client.ModelStorage{}, Cleanup: cleanup}
+	var stored model.Bytes
+	for _, f := range p.fragments {
+		h := f.facts.holding
+		if h == nil {
+			continue
+		}
+		stored += h.stored
+		s.Models = append(s.Models, client.ModelStorage{Model: f.facts.name, SizeGB: gb(h.stored), SizeBytes: int64(h.stored), Tier: hotTier})
+	}
+	slices.SortStableFunc(s.Models, func(a, b client.ModelStorage) int { return cmp.Compare(b.SizeBytes, a.SizeBytes) })
+	used := 0.0
+	if theirs := v.Used + v.Available; theirs > 0 { // what is kept for the system counts for nobody, as with df
+		used = 100 * float64(v.Used) / float64(theirs)
+	}
+	s.Summary = client.StorageSummary{
+		CapacityGB: gb(v.Total), UsedGB: gb(v.Used), AvailableGB: gb(v.Available), UsagePercent: used,
+		Models: len(s.Models), ModelsGB: gb(stored), ReserveGB: gb(v.Reserve),
+	}
+	s.Tiers = []client.TierStorage{{
+		Tier: hotTier, Path: path, CapacityGB: gb(v.Total), UsedGB: gb(v.Used), AvailableGB: gb(v.Available), UsagePercent: used,
+		ModelsGB: gb(stored), Models: len(s.Models),
+	}}
+	return s
+}
+
+// suggest is what a collection would do, model by model.
+func suggest(plan store.Removal) client.CleanupSuggestions {
+	s := client.CleanupSuggestions{SavingsGB: gb(plan.Bytes), Candidates: []client.CleanupCandidate{}}
+	bytes, kinds := map[string]model.Bytes{}, map[string]map[store.Kind]int{}
+	for _, d := range plan.Items {
+		name := ""
+		if !d.Model.IsZero() {
+			name = d.Model.Public()
+		}
+		if kinds[name] == nil {
+			kinds[name] = map[store.Kind]int{}
+		}
+		bytes[name] += d.Bytes
+		kinds[name][d.Kind]++
+	}
+	for name, b := range bytes {
+		s.Candidates = append(s.Candidates, client.CleanupCandidate{Model: name, Reason: because(kinds[name]), SizeGB: gb(b), SizeBytes: int64(b)})
+	}
+	slices.SortFunc(s.Candidates, func(a, b client.CleanupCandidate) int {
+		return cmp.Or(cmp.Compare(b.SizeBytes, a.SizeBytes), cmp.Compare(a.Model, b.Model))
+	})
+	s.SafeToRemove = len(s.Candidates)
+	return s
+}
+
+// because says what a collection removes of one model.
+func because(kinds map[store.Kind]int) string {
+	var parts []string
+	for k := store.KindRef; k <= store.KindFolder; k++ {
+		if n := kinds[k]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s (%d)", k, n))
+		}
+	}
+	return `no revision needs it; "ema gc" removes: ` + strings.Join(parts, ", ")
+}
