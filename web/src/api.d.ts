@@ -1083,6 +1083,8 @@ export interface components {
             restart_required: boolean;
             success: boolean;
             updated_settings: string[];
+            /** @description Warnings are about settings that will disappoint, and about changes that a variable or a flag keeps from acting. */
+            warnings?: components["schemas"]["SettingWarning"][];
         };
         /** @description Resources are what the daemon's process takes, and what this machine has. What cannot be read is null. */
         Resources: {
