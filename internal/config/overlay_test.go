@@ -241,7 +241,8 @@ func TestAnyPatchesAddUpAsTheRFCSays(t *testing.T) {
 
 func FuzzMerge(f *testing.F) {
 	for _, s := range [][2]string{
-		{`{}`, `{}`}, {`{"downloads":{"queue_size":7}}`, `{"downloads":{"queue_size":null}}`},
+		{`{}`, `{}`},
+		{`{"downloads":{"queue_size":7}}`, `{"downloads":{"queue_size":null}}`},
 		{`{"sources":{"allowed":["a"]}}`, `{"settings":{"system":{"high_priority_processes":true}}}`},
 		{``, `{"auth":{"api_keys":[{"name":"a","sha256":"x","role":null}]}}`},
 		{`{"bandwidth_management":{"time_based_limits":{"n":{"limit_mbps":1e400}}}}`, `{"store":null}`},
