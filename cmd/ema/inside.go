@@ -53,6 +53,7 @@ func (d *daemon) execute(ctx context.Context, c client.Command, stdout, stderr i
 		fmt.Fprint(stderr, "ema: the daemon executes verify, repair, rm and gc, and nothing else\n")
 		return 2
 	}
+	defer d.heap.work()()
 	d.log.Info("command", "name", name) // and not its arguments: people do pass signed links
 	return execute(ctx, inner, root, c.Args)
 }

@@ -40,6 +40,7 @@ func (d *daemon) bring(ctx context.Context, dl model.Download, report queue.Repo
 		return err
 	}
 	defer leave()
+	defer d.heap.work()()
 	r := d.begin(dl)
 	defer d.end(r)
 	report.Follow(func(dl model.Download) { d.follow(r, dl) })

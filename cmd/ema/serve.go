@@ -74,6 +74,7 @@ type daemon struct {
 	models  *snapshot.Models
 	repairs *repairs
 	meter   host.Meter
+	heap    heap
 	rested  chan struct{} // holds one when a download has ended
 	log     *slog.Logger
 
@@ -128,8 +129,9 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 
 	d := &daemon{
 		app: a, line: l, ledger: kept, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New("", a.processors()),
-		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1),
+		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1), heap: heap{collectAt: a.collectAt},
 	}
+	a.collectAt(heapOfAnswers)
 	tell := d.hostWaits
 	l.waits.Store(&tell)
 	d.keeper = throttle.NewKeeper(d.limiter, d.limitChanged)

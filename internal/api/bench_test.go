@@ -44,3 +44,20 @@ func BenchmarkRequest(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkGuarded is the same through the guard, as somebody on this machine asks over the network.
+func BenchmarkGuarded(b *testing.B) {
+	s, _, _ := whole(b)
+	s.Models = prepared{make([]byte, 9<<10)}
+	guard, err := trust.New(trust.Settings{Loopback: true, Refuse: s.Refuse, Open: Open()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := guard.Wrap(s.Handler())
+	r := httptest.NewRequestWithContext(b.Context(), "GET", Base+"/models/status/detailed", http.NoBody)
+	r.Host, r.RemoteAddr = "127.0.0.1:8000", "127.0.0.1:40000"
+	b.ReportAllocs()
+	for b.Loop() {
+		h.ServeHTTP(&discard{http.Header{}}, r)
+	}
+}

@@ -51,7 +51,16 @@ type rules struct {
 	hosts   []hostPattern
 	origins map[string]bool
 	cors    *cors.Cors // nil when no origins are listed
-	calls   *calls     // nil when unlimited
+	headers headers
+	calls   *calls // nil when unlimited
+}
+
+// headers are what every answer bears. Their values are shared by all, so that none is made for each.
+type headers struct{ nosniff, deny, sameOrigin []string }
+
+// set sets them: no page of others may show ours in a frame, where it could lead clicks astray, nor load anything from here.
+func (h *headers) set(to http.Header) {
+	to["X-Content-Type-Options"], to["X-Frame-Options"], to["Cross-Origin-Resource-Policy"] = h.nosniff, h.deny, h.sameOrigin
 }
 
 // New makes a Guard, or says which setting is wrong.
@@ -66,7 +75,10 @@ func New(s Settings) (*Guard, error) {
 
 // Configure makes s hold from the next request on. When a setting is wrong, nothing changes.
 func (g *Guard) Configure(s Settings) error {
-	r := &rules{Settings: s, origins: map[string]bool{}}
+	r := &rules{
+		Settings: s, origins: map[string]bool{},
+		headers: headers{nosniff: []string{"nosniff"}, deny: []string{"DENY"}, sameOrigin: []string{"same-origin"}},
+	}
 	if len(s.Keys) == 0 && !s.Loopback && !s.Insecure {
 		return errors.New("without keys everybody could steer this daemon from other machines; add auth.api_keys, listen on a loopback address or pass --insecure-no-auth")
 	}
@@ -121,10 +133,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rules := g.rules.Load()
 		key, r := takeKey(r)
-		// No page of others may show ours in a frame, where it could lead clicks astray, nor load anything from here.
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Header().Set("X-Frame-Options", "DENY")
-		w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
+		rules.headers.set(w.Header())
 		if err := rules.outside(r); err != nil {
 			rules.refuse(w, r, err)
 			return
@@ -136,7 +145,9 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 				return
 			}
 			r = r.WithContext(With(r.Context(), who))
-			r.Body = http.MaxBytesReader(w, r.Body, rules.MaxBody)
+			if r.Body != http.NoBody {
+				r.Body = http.MaxBytesReader(w, r.Body, rules.MaxBody)
+			}
 			next.ServeHTTP(w, r)
 		}
 		if rules.cors == nil {
@@ -150,7 +161,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 // outside refuses what no key makes right.
 func (r *rules) outside(req *http.Request) *Denied {
 	if strings.ContainsFunc(req.URL.Path, func(c rune) bool { return c < ' ' || c == 0x7f }) ||
-		slices.Contains(strings.FieldsFunc(req.URL.Path, func(c rune) bool { return c == '/' || c == '\\' }), "..") {
+		strings.Contains(req.URL.Path, "..") && slices.Contains(strings.FieldsFunc(req.URL.Path, func(c rune) bool { return c == '/' || c == '\\' }), "..") {
 		return &Denied{Status: http.StatusBadRequest, Message: `the path has a ".." or a control character in it`, Hint: "write it without"}
 	}
 	if !r.hostAllowed(req.Host) {
