@@ -33,19 +33,24 @@ import (
 )
 
 func serveCommand(a *app) *cobra.Command {
-	var insecure bool
+	var insecure, demo bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon: a queue of downloads over one store",
 		Long: "Owns the store and downloads what other commands ask for: pull, ps, pause, resume, cancel, prioritize and top talk to\n" +
-			"it when it runs, and programs by its HTTP API, which /docs describes. SIGTERM and Ctrl-C stop it within seconds; what was under way goes on when it starts again. SIGHUP\n" +
-			"reads the configuration again.",
-		Example: "  ema serve\n  ema serve --store /models/hub --log-level debug",
+			"it when it runs, and programs by its HTTP API, which /docs describes. SIGTERM and Ctrl-C stop it within seconds; what\n" +
+			"was under way goes on when it starts again. SIGHUP reads the configuration again.",
+		Example: "  ema serve\n  ema serve --store /models/hub --log-level debug\n  ema serve --demo",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.serve(cmd.Context(), insecure)
+			serve := func(ctx context.Context) error { return a.serve(ctx, insecure) }
+			if demo {
+				return a.demo(cmd.Context(), serve)
+			}
+			return serve(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&a.listen, "listen", "", "`HOST:PORT` of the API (default: server.listen, 127.0.0.1:8000)")
+	cmd.Flags().BoolVar(&demo, "demo", false, "bring models from a sample hub on this machine, to try everything offline")
 	cmd.Flags().BoolVar(&insecure, "insecure-no-auth", false, "without API keys, let everybody who reaches the API do everything, also from other machines")
 	return cmd
 }
