@@ -127,8 +127,8 @@ func TestWhatIsAskedForOverTheNetworkIsDone(t *testing.T) {
 		var p client.Download
 		asks(t, http.DefaultClient, "GET", url+"/models/download/progress/acme%2Fslow?download_id="+began.DownloadID, "", &p)
 		if p.Status == client.StatusCompleted {
-			if len(p.Each) != 1 || p.Each[0].Path != "weights.bin" || p.Each[0].DownloadedBytes != 8<<20 || p.Each[0].ProgressPercent != 100 {
-				t.Errorf("its files: %+v", p.Each)
+			if p.MaxRetries != 5 || len(p.Each) != 1 || p.Each[0].Path != "weights.bin" || p.Each[0].DownloadedBytes != 8<<20 || p.Each[0].ProgressPercent != 100 {
+				t.Errorf("%d retries, its files: %+v", p.MaxRetries, p.Each)
 			}
 			break
 		}

@@ -79,6 +79,13 @@ func queueSettings(c config.Config, facts config.Facts) queue.Settings {
 	}
 }
 
+// maxRetries is how often a download is tried again, as configured now.
+func (d *daemon) maxRetries() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.settings.RetryOptimization.MaxRetries
+}
+
 // configureBandwidth sets the limits that c describes.
 func (d *daemon) configureBandwidth(c config.Config) error {
 	s, err := schedule(c.BandwidthManagement)
