@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 # The race detector needs a C compiler; where there is none, the tests run without it.
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 
-.PHONY: build assets demo test fuzz lint vulnerabilities bench clean
+.PHONY: build assets types web-modules demo test fuzz lint vulnerabilities bench clean
 
 build: assets ## bin/ema and bin/demohub
 	go build -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/ema ./cmd/demohub
@@ -17,10 +17,22 @@ $(PAGES)/dist/redoc.js: $(PAGES)/package.json $(PAGES)/package-lock.json $(PAGES
 	cd $(PAGES) && npm ci --no-progress && npm run --silent build
 	@touch $@
 
+# What makes and checks the TypeScript types of the API are npm packages too.
+WEB := web
+web-modules: $(WEB)/node_modules/.package-lock.json
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package.json $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --no-progress --no-audit --no-fund
+	@touch $@
+
+types: web-modules ## web/src/api.d.ts and the tables of docs/api.md, from the operations of the API
+	go test -count=1 ./internal/api -run Comments -update
+	go test -count=1 ./internal/api -run 'TypeScript|Documentation' -update
+
 demo: build ## a sample hub, a pull that is interrupted, the pull that goes on
 	./demo/demo.sh
 
-test: assets ## every test there is
+test: assets web-modules ## every test there is
 	go test $(RACE) -timeout 25m ./...
 
 FUZZTIME ?= 30s
@@ -40,5 +52,5 @@ bench: build ## the first benchmark; bench/README.md has them all
 	go run ./bench/peers -case A -runs 5
 
 clean:
-	rm -rf bin $(PAGES)/node_modules
+	rm -rf bin $(PAGES)/node_modules $(WEB)/node_modules
 	find $(PAGES)/dist -type f ! -name .keep -delete

@@ -59,11 +59,24 @@ type Download struct {
 	CanResume bool `json:"can_resume"`
 	CanCancel bool `json:"can_cancel"`
 
+	// Each is file by file. Only the answer about one download has it, and it is empty while nothing is known: before
+	// the download runs, and some time after it has ended.
+	Each []FileProgress `json:"files,omitzero"`
+
 	Path      string     `json:"path,omitempty"` // of the snapshot, once completed
 	Result    *Result    `json:"result,omitempty"`
 	CreatedAt time.Time  `json:"created_at"`
 	StartedAt *time.Time `json:"started_at,omitempty"`
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
+}
+
+// A FileProgress is how far one file of a download is. Files of the same content are fetched once, and grow together.
+type FileProgress struct {
+	Path            string  `json:"path"`
+	SizeMB          float64 `json:"size_mb"`
+	SizeBytes       int64   `json:"size_bytes"`
+	DownloadedBytes int64   `json:"downloaded_bytes"`
+	ProgressPercent float64 `json:"progress_percent"` // rounded down to a tenth: 100 means all
 }
 
 // A Result is what a completed download did. The daemon knows it of the newest ones only.
@@ -151,6 +164,8 @@ type Reloaded struct {
 	Updated         []string `json:"updated_settings"`
 	RestartRequired bool     `json:"restart_required"`
 	RestartKeys     []string `json:"restart_keys"` // of Updated, those that act after a restart only
+	// Warnings are about settings that will disappoint, and about changes that a variable or a flag keeps from acting.
+	Warnings []SettingWarning `json:"warnings,omitempty"`
 }
 
 // A Command is a command line that the daemon executes because it owns the store.

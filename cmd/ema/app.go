@@ -85,7 +85,10 @@ func (a *app) settings() (*config.Effective, error) {
 }
 
 // load reads the settings with that configuration file; empty = the one that is found.
-func (a *app) load(file string) (*config.Effective, error) {
+func (a *app) load(file string) (*config.Effective, error) { return a.loadOver(file, nil) }
+
+// loadOver is load with those changes instead of the stored ones; nil = the stored ones.
+func (a *app) loadOver(file string, over *config.Overlay) (*config.Effective, error) {
 	flags, err := a.flagSettings()
 	if err != nil {
 		return nil, err
@@ -98,9 +101,22 @@ func (a *app) load(file string) (*config.Effective, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := config.Load(config.Request{File: file, Environ: a.environ, Flags: flags, Ambient: ambient, Facts: facts})
+	r := config.Request{File: file, Environ: a.environ, Flags: flags, Ambient: ambient, Facts: facts}
+	e, err := config.Load(r) // which says where changes lie, and they never say that
 	if err != nil {
 		return nil, err
+	}
+	if over == nil {
+		stored, err := readOverlay(overlayFile(e.Config))
+		if err != nil {
+			return nil, err
+		}
+		over = &stored
+	}
+	if r.Overlay = *over; !over.Empty() {
+		if e, err = config.Load(r); err != nil {
+			return nil, err
+		}
 	}
 	open, _, err := host.OpenFiles()
 	if err != nil {

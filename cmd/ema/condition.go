@@ -164,9 +164,9 @@ func counted(n int) *int {
 // server is what answers about this daemon, over its socket and over the network.
 func (d *daemon) server() *api.Server {
 	s := &api.Server{
-		Queue: d.queue, History: d.ledger, Events: d.bus, Figures: d.figures, Limit: d.limit,
+		Queue: d.queue, History: d.ledger, Events: d.bus, Figures: d.figures, Limit: d.limit, MaxRetries: d.maxRetries,
 		Models: d.models, Repair: d.repairs.begin, Remove: d.removeModel, Live: d.network.hub,
-		Reload: d.reload, Execute: d.execute, Trail: d.ledger,
+		Reload: d.reload, Settings: board{d}, Execute: d.execute, Trail: d.ledger,
 		Health: d.prober(), Ready: d.usable, Resources: d.resources, Measure: d.metrics.Observe,
 		Version: d.version(), Log: d.log,
 	}

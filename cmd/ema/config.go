@@ -19,9 +19,9 @@ func configCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "config",
 		Short:   "Write, check and show the configuration",
-		Example: "  ema config init\n  ema config validate\n  ema config show --origin",
+		Example: "  ema config init\n  ema config validate\n  ema config show --origin\n  ema config set downloads.max_concurrent_downloads 4",
 	}
-	cmd.AddCommand(configInit(a), configShow(a), configValidate(a), configSchema(a))
+	cmd.AddCommand(configInit(a), configShow(a), configValidate(a), configSchema(a), configSet(a), configUnset(a))
 	return cmd
 }
 

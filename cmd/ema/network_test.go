@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -16,12 +18,15 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"ema/client"
 	"ema/internal/config"
 	"ema/internal/demohub"
+	"ema/internal/model"
 )
 
 // quickHub serves acme/slow without a limit.
@@ -122,6 +127,9 @@ func TestWhatIsAskedForOverTheNetworkIsDone(t *testing.T) {
 		var p client.Download
 		asks(t, http.DefaultClient, "GET", url+"/models/download/progress/acme%2Fslow?download_id="+began.DownloadID, "", &p)
 		if p.Status == client.StatusCompleted {
+			if p.MaxRetries != 5 || len(p.Each) != 1 || p.Each[0].Path != "weights.bin" || p.Each[0].DownloadedBytes != 8<<20 || p.Each[0].ProgressPercent != 100 {
+				t.Errorf("%d retries, its files: %+v", p.MaxRetries, p.Each)
+			}
 			break
 		}
 		select {
@@ -254,4 +262,98 @@ func TestAPortOfMetricsThatIsTakenIsAnErrorOnlyForWhoChoseIt(t *testing.T) {
 	if l, err := d.openMetrics(t.Context(), e); l != nil || err != nil || !strings.Contains(said.String(), "no metrics") {
 		t.Errorf("%v, %v, said %s", l, err, said.String())
 	}
+}
+
+// Whoever was told that a download was accepted finds it after any end of the daemon, polite or not.
+func TestARestartUnderLoadLosesNoAcceptedStart(t *testing.T) {
+	hub, environ := slowHub(t)
+	hub.Set(demohub.Rate(model.KiB)) // the first one runs all the time, the others wait
+	environ = append(environ, "EMA_DOWNLOADS__MAX_CONCURRENT_DOWNLOADS=1", "EMA_DOWNLOADS__QUEUE_SIZE=100000")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patient)
+	defer cancel()
+	var mu sync.Mutex
+	accepted := map[string]string{} // models by the ids of their downloads
+	for round, end := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL} {
+		daemon := serving(ctx, t, environ)
+		c, err := client.New(daemon.address(t), client.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		enough := make(chan struct{})
+		var once sync.Once
+		var users sync.WaitGroup
+		for user := range 8 {
+			users.Go(func() {
+				for i := 0; ; i++ {
+					name := fmt.Sprintf("acme/r%d-u%d-%d", round, user, i)
+					done, err := c.Manage(ctx, client.Manage{Model: name, Action: "start"})
+					if err != nil {
+						return // it has gone
+					}
+					mu.Lock()
+					accepted[done.DownloadID] = name
+					if len(accepted) > 100*(round+1) {
+						once.Do(func() { close(enough) })
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		select {
+		case <-enough:
+		case <-ctx.Done():
+			t.Fatal("not enough starts were accepted")
+		}
+		if err := daemon.Process.Signal(end); err != nil {
+			t.Fatal(err)
+		}
+		if err := daemon.Wait(); (err == nil) != (end == syscall.SIGTERM) {
+			t.Errorf("after %v it ends with %v: %s", end, err, daemon.stderr.String())
+		}
+		users.Wait()
+		c.Close()
+	}
+	daemon := serving(ctx, t, environ)
+	c, err := client.New(daemon.address(t), client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for id, name := range accepted {
+		if d, err := c.Progress(ctx, name, id); err != nil || d.ID != id || d.Model != name {
+			t.Errorf("%s of %s was accepted; now: %+v, %v", id, name, d, err)
+		}
+	}
+	daemon.ends(t)
+}
+
+func TestAWebSocketIsRefusedAsEverythingElseIs(t *testing.T) {
+	_, environ := quickHub(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	daemon := serving(ctx, t, environ)
+	for query, want := range map[string]struct {
+		status int
+		code   client.Code
+		field  string
+	}{
+		"":                 {http.StatusUpgradeRequired, "MALFORMED_REQUEST", ""},
+		"?since=999999999": {http.StatusGone, "EVENTS_FORGOTTEN", ""},
+		"?types=nonsense":  {http.StatusUnprocessableEntity, "VALIDATION_FAILED", "query.types"},
+		"?since=%zz":       {http.StatusBadRequest, "MALFORMED_REQUEST", ""},
+	} {
+		res, err := http.Get(daemon.address(t) + "/ws" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var no client.Envelope
+		err = errors.Join(json.NewDecoder(res.Body).Decode(&no), res.Body.Close())
+		if err != nil || res.StatusCode != want.status || no.Error.Code != want.code || no.Error.RequestID == "" {
+			t.Errorf("%q: %s, %+v, %v", query, res.Status, no.Error, err)
+		}
+		if all := no.Error.Details.Fields; (want.field != "") != (len(all) == 1 && all[0].Path == want.field) {
+			t.Errorf("%q: %+v", query, all)
+		}
+	}
+	daemon.ends(t)
 }

@@ -24,6 +24,11 @@ func (d *daemon) reload(context.Context) (client.Reloaded, error) {
 	if err != nil {
 		return client.Reloaded{}, err
 	}
+	return d.apply(next)
+}
+
+// apply lets other settings act, or none of them when any cannot. d.reloading must be held.
+func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	facts, err := d.app.machine()
 	if err != nil {
 		return client.Reloaded{}, err
@@ -72,6 +77,13 @@ func queueSettings(c config.Config, facts config.Facts) queue.Settings {
 		Concurrent: c.Downloads.AtOnce(facts), Size: c.Downloads.Waiting(facts),
 		Retry: queue.RetryPolicy{Max: r.Max, Base: r.Base, Factor: r.Factor, MaxDelay: r.MaxDelay, NoJitter: r.NoJitter},
 	}
+}
+
+// maxRetries is how often a download is tried again, as configured now.
+func (d *daemon) maxRetries() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.settings.RetryOptimization.MaxRetries
 }
 
 // configureBandwidth sets the limits that c describes.

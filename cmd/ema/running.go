@@ -168,6 +168,7 @@ func (r *running) figures() api.Figures {
 			f.Retries[model.Class(class).String()] = n
 		}
 	}
+	f.Each = r.show.progress.Files
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.Result = r.result

@@ -33,19 +33,24 @@ import (
 )
 
 func serveCommand(a *app) *cobra.Command {
-	var insecure bool
+	var insecure, demo bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon: a queue of downloads over one store",
 		Long: "Owns the store and downloads what other commands ask for: pull, ps, pause, resume, cancel, prioritize and top talk to\n" +
-			"it when it runs, and programs by its HTTP API, which /docs describes. SIGTERM and Ctrl-C stop it within seconds; what was under way goes on when it starts again. SIGHUP\n" +
-			"reads the configuration again.",
-		Example: "  ema serve\n  ema serve --store /models/hub --log-level debug",
+			"it when it runs, and programs by its HTTP API, which /docs describes. SIGTERM and Ctrl-C stop it within seconds; what\n" +
+			"was under way goes on when it starts again. SIGHUP reads the configuration again.",
+		Example: "  ema serve\n  ema serve --store /models/hub --log-level debug\n  ema serve --demo",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.serve(cmd.Context(), insecure)
+			serve := func(ctx context.Context) error { return a.serve(ctx, insecure) }
+			if demo {
+				return a.demo(cmd.Context(), serve)
+			}
+			return serve(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&a.listen, "listen", "", "`HOST:PORT` of the API (default: server.listen, 127.0.0.1:8000)")
+	cmd.Flags().BoolVar(&demo, "demo", false, "bring models from a sample hub on this machine, to try everything offline")
 	cmd.Flags().BoolVar(&insecure, "insecure-no-auth", false, "without API keys, let everybody who reaches the API do everything, also from other machines")
 	return cmd
 }
@@ -167,16 +172,27 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	return d.work(ctx, socket, shown)
 }
 
-// daemonSettings are the settings of a daemon, which logs more than a command does.
+// daemonSettings are the settings of a daemon.
 func (a *app) daemonSettings() (*config.Effective, error) {
 	e, err := a.load(a.configFile)
-	if err != nil {
-		return nil, err
+	return talkative(e), err
+}
+
+// daemonSettingsOver are those with these changes.
+func (a *app) daemonSettingsOver(o config.Overlay) (*config.Effective, error) {
+	e, err := a.loadOver(a.configFile, &o)
+	return talkative(e), err
+}
+
+// talkative lets a daemon log more than a command does.
+func talkative(e *config.Effective) *config.Effective {
+	if e == nil {
+		return nil
 	}
 	if e.Log.Level == "" {
 		e.Log.Level = "info"
 	}
-	return e, nil
+	return e
 }
 
 // work runs all that lives as long as the daemon, and returns when it has ended. shown is for Prometheus, or nil.

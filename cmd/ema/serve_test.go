@@ -31,6 +31,7 @@ const patient = time.Minute
 //	daemon-kill              kill it
 //	daemon-signal NAME       send it HUP
 //	daemon-says PATTERN      wait until its stderr matches
+//	daemon-store             set $HF_HUB_CACHE to the daemon's store
 //	daemon-url               set $URL to where the daemon listens on the network
 //	until PATTERN ema ARG…   repeat a command until its stdout matches
 //	hub-rate BYTES           send so many bytes per second on each connection from now on; 0 is as fast as it goes
@@ -50,6 +51,7 @@ func TestScriptsWithADaemon(t *testing.T) {
 			"daemon-signal": signalDaemon,
 			"daemon-says":   daemonSays,
 			"daemon-url":    daemonURL,
+			"daemon-store":  daemonStore,
 			"until":         until,
 		},
 		Setup: func(env *testscript.Env) error {

@@ -6,6 +6,7 @@ import (
 	"net/http/pprof"
 	profiles "runtime/pprof"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -190,6 +191,19 @@ func (s *Server) offerProfiles(rt *router) {
 			{Name: "gc", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(0.0), Maximum: new(1.0)}, Description: "Of heap: 1 collects garbage first."},
 		},
 	}, rt.handled(profile))
+	for id, name := range map[string]string{opProfileCPU: "profile", opProfileHeap: "heap"} {
+		short := strings.TrimPrefix(id, "profile-")
+		rt.raw(operation{
+			id: id, method: http.MethodPost, path: Base + "/admin/profile/" + short, tag: tagAdmin, summary: "Take a profile of the daemon: " + short,
+			text: "The same as /debug/pprof/" + name + ".", kind: "application/octet-stream",
+			parameters: []*huma.Param{
+				{Name: "seconds", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(1.0), Maximum: new(float64(mostProfile))}, Description: "For how long."},
+			},
+		}, rt.handled(func(w http.ResponseWriter, r *http.Request) error {
+			r.SetPathValue("profile", name)
+			return profile(w, r)
+		}))
+	}
 }
 
 func profile(w http.ResponseWriter, r *http.Request) error {

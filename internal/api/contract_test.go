@@ -50,7 +50,7 @@ func TestTheContractHolds(t *testing.T) {
 		{"POST /models/download/manage", "", `{"model_id":"acme/new","action":"cancel"}`, 200, "success:b new_status:s"},
 		{"POST /models/download/manage", "", `{`, 400, problemFields},
 		{"POST /models/download/manage", "", `{}`, 422, problemFields},
-		{"GET /models/download/progress/{model_id}", "/models/download/progress/acme/going", "", 200, progressFields + " files_total:n"},
+		{"GET /models/download/progress/{model_id}", "/models/download/progress/acme/going", "", 200, progressFields + " files_total:n files:a"},
 		{"GET /models/download/progress/{model_id}", "/models/download/progress/acme%2Fgoing", "", 200, progressFields},
 		{"GET /models/download/progress/{model_id}", "/models/download/progress/acme/unknown", "", 404, problemFields},
 		{"GET /models/download/active", "", "", 200, "active_downloads[ model_id:s status:s progress_percent:n speed_mbps:n eta_seconds:n? ] total_active:n total_bandwidth_usage_mbps:n"},
@@ -84,6 +84,9 @@ func TestTheContractHolds(t *testing.T) {
 		{"GET ^/debug/pprof/", "", "", 200, ""},
 		{"GET ^/debug/pprof/{profile}", "^/debug/pprof/heap", "", 200, ""},
 		{"GET ^/debug/pprof/{profile}", "^/debug/pprof/cmdline", "", 404, problemFields},
+		{"POST /admin/profile/cpu", "/admin/profile/cpu?seconds=1", "", 200, ""},
+		{"POST /admin/profile/cpu", "/admin/profile/cpu?seconds=many", "", 422, problemFields},
+		{"POST /admin/profile/heap", "", "", 200, ""},
 		{"GET ^/ws", "", "", 426, ""},
 	} {
 		method, pattern, _ := strings.Cut(c.op, " ")

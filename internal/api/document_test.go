@@ -239,7 +239,7 @@ func TestWhatThisDaemonCannotDoIsNotDocumented(t *testing.T) {
 	var doc struct{ Paths map[string]any }
 	read(t, ask(t, s.Handler(), trust.None, "GET", "/openapi.json", ""), &doc)
 	for path := range doc.Paths {
-		if !slices.Contains([]string{"/healthz", Base + "/admin/version", "/debug/pprof/", "/debug/pprof/{profile}"}, path) {
+		if !slices.Contains([]string{"/healthz", Base + "/admin/version", "/debug/pprof/", "/debug/pprof/{profile}", Base + "/admin/profile/cpu", Base + "/admin/profile/heap"}, path) {
 			t.Errorf("%s is documented", path)
 		}
 	}

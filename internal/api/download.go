@@ -69,6 +69,16 @@ func (s *Server) figures(id string) *Figures {
 	return s.Figures(id)
 }
 
+// describe is what is told of d, with what counts where d itself does not say.
+func (s *Server) describe(d model.Download, f *Figures, position int) Download {
+	w := describe(d, f, position)
+	if d.MaxRetries == 0 && s.MaxRetries != nil {
+		w.MaxRetries = s.MaxRetries()
+	}
+	w.MaxRetries = max(w.MaxRetries, 0) // none
+	return w
+}
+
 func (s *Server) active(context.Context, *struct{}) (*Active, error) {
 	list := s.Queue.List()
 	a := Active{Downloads: make([]Download, 0, len(list)), Total: len(list)}
@@ -79,7 +89,7 @@ func (s *Server) active(context.Context, *struct{}) (*Active, error) {
 			waiting++
 			position = waiting
 		}
-		one := describe(d, s.figures(d.ID), position)
+		one := s.describe(d, s.figures(d.ID), position)
 		a.SpeedMBps += one.SpeedMBps
 		a.Downloads = append(a.Downloads, one)
 	}
@@ -129,7 +139,18 @@ func (s *Server) progress(ctx context.Context, r *progressRequest) (*Download, e
 	if found == nil {
 		return nil, unknown("look at", r.id)
 	}
-	d := describe(*found, s.figures(found.ID), position)
+	figures := s.figures(found.ID)
+	d := s.describe(*found, figures, position)
+	d.Each = []FileProgress{}
+	if figures != nil && figures.Each != nil {
+		for _, f := range figures.Each() {
+			one := FileProgress{Path: f.Path, SizeMB: mb(model.Bytes(f.Size)), SizeBytes: f.Size, DownloadedBytes: f.Written, ProgressPercent: 100}
+			if f.Size > 0 {
+				one.ProgressPercent = percent(model.Bytes(f.Written), model.Bytes(f.Size))
+			}
+			d.Each = append(d.Each, one)
+		}
+	}
 	return &d, nil
 }
 
@@ -207,7 +228,7 @@ func (s *Server) history(ctx context.Context, r *historyRequest) (*History, erro
 		return nil, err
 	}
 	for _, d := range list {
-		h.Downloads = append(h.Downloads, describe(d, s.figures(d.ID), 0))
+		h.Downloads = append(h.Downloads, s.describe(d, s.figures(d.ID), 0))
 	}
 	return h, nil
 }

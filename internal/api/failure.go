@@ -20,6 +20,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/validation"
 
 	"ema/client"
+	"ema/internal/api/live"
 	"ema/internal/api/trust"
 	"ema/internal/model"
 	"ema/internal/queue"
@@ -75,6 +76,13 @@ func failure(err error) *Error {
 	}
 	if d, ok := errors.AsType[*trust.Denied](err); ok {
 		return &Error{Code: codeOf(d.Status), Message: d.Error(), Class: d.Class(), After: d.After, Status: d.Status}
+	}
+	if r, ok := errors.AsType[*live.Refusal](err); ok {
+		e := &Error{Code: codeOf(r.Status), Message: r.Error(), Class: model.ClassOf(r.Err), Status: r.Status}
+		for _, f := range r.Fields {
+			e.Fields = append(e.Fields, client.FieldError{Path: "query." + f.Name, Message: f.Message})
+		}
+		return e
 	}
 	e := &Error{Message: err.Error(), Class: model.ClassOf(err)}
 	e.Status, e.Code = answerOf(e.Class)
@@ -145,6 +153,8 @@ func codeOf(status int) Code {
 		return NotJSON
 	case http.StatusUnprocessableEntity:
 		return Invalid
+	case http.StatusGone:
+		return Forgotten
 	}
 	if status >= 500 {
 		return Internal
@@ -154,7 +164,7 @@ func codeOf(status int) Code {
 
 // Refuse answers with err, in the envelope of every answer that says no. Those that stand before and behind the server -
 // a trust.Guard, and handlers that write by themselves - refuse by it, so that all sound alike. It understands *client.Error,
-// *trust.Denied, *model.Error and what the queue returns.
+// *trust.Denied, *live.Refusal, *model.Error and what the queue returns.
 func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	identify(w.Header())
 	if d, ok := errors.AsType[*trust.Denied](err); ok {

@@ -80,7 +80,7 @@ func (s *Server) manage(ctx context.Context, r *manageRequest) (*Managed, error)
 	}
 	done := &Managed{Success: true, Existing: existing, Downloads: make([]Download, 0, len(changed)), Message: what}
 	for _, d := range changed {
-		done.Downloads = append(done.Downloads, describe(d, s.figures(d.ID), 0))
+		done.Downloads = append(done.Downloads, s.describe(d, s.figures(d.ID), 0))
 	}
 	if what == "" {
 		done.Message = said(m, *done)

@@ -16,33 +16,36 @@ import (
 
 // The operations, as clients, the audit trail and metrics call them.
 const (
-	opManage     = "manage-download"
-	opProgress   = "get-download-progress"
-	opActive     = "list-active-downloads"
-	opHistory    = "list-download-history"
-	opStatuses   = "list-models"
-	opStatus     = "get-model"
-	opStorage    = "get-storage"
-	opDelete     = "delete-model"
-	opConfig     = "get-config"
-	opUpdate     = "update-config"
-	opSchema     = "get-config-schema"
-	opValidate   = "validate-config"
-	opHealth     = "get-health"
-	opHealthOf   = "get-health-" // and the name of the part
-	opVersion    = "get-version"
-	opResources  = "get-resources"
-	opAudit      = "list-audit"
-	opReload     = "reload-config"
-	opRun        = "run-command"
-	opEvents     = "stream-events"
-	opLive       = "follow"
-	opAlive      = "get-alive"
-	opReady      = "get-ready"
-	opProfile    = "get-profile"
-	opProfiles   = "list-profiles"
-	opDocument   = "get-document"
-	opDocumented = "get-documentation"
+	opManage    = "manage-download"
+	opProgress  = "get-download-progress"
+	opActive    = "list-active-downloads"
+	opHistory   = "list-download-history"
+	opStatuses  = "list-models"
+	opStatus    = "get-model"
+	opStorage   = "get-storage"
+	opDelete    = "delete-model"
+	opConfig    = "get-config"
+	opUpdate    = "update-config"
+	opSchema    = "get-config-schema"
+	opValidate  = "validate-config"
+	opHealth    = "get-health"
+	opHealthOf  = "get-health-" // and the name of the part
+	opVersion   = "get-version"
+	opResources = "get-resources"
+	opAudit     = "list-audit"
+	opReload    = "reload-config"
+	opRun       = "run-command"
+	opEvents    = "stream-events"
+	opLive      = "follow"
+	opAlive     = "get-alive"
+	opReady     = "get-ready"
+	opProfile   = "get-profile"
+	opProfiles  = "list-profiles"
+	// The end of the id is that of the path.
+	opProfileCPU  = "profile-cpu"
+	opProfileHeap = "profile-heap"
+	opDocument    = "get-document"
+	opDocumented  = "get-documentation"
 )
 
 // roles are the least roles that operations need. It is the one place where that is said; trust.None is everybody. For
@@ -61,18 +64,20 @@ func roles() map[string]trust.Role {
 
 		opDelete: trust.PowerUser,
 
-		opConfig:    trust.Admin,
-		opUpdate:    trust.Admin,
-		opSchema:    trust.Admin,
-		opValidate:  trust.Admin,
-		opHealth:    trust.Admin,
-		opVersion:   trust.Admin,
-		opResources: trust.Admin,
-		opAudit:     trust.Admin,
-		opReload:    trust.Admin,
-		opRun:       trust.Admin,
-		opProfile:   trust.Admin,
-		opProfiles:  trust.Admin,
+		opConfig:      trust.Admin,
+		opUpdate:      trust.Admin,
+		opSchema:      trust.Admin,
+		opValidate:    trust.Admin,
+		opHealth:      trust.Admin,
+		opVersion:     trust.Admin,
+		opResources:   trust.Admin,
+		opAudit:       trust.Admin,
+		opReload:      trust.Admin,
+		opRun:         trust.Admin,
+		opProfile:     trust.Admin,
+		opProfiles:    trust.Admin,
+		opProfileCPU:  trust.Admin,
+		opProfileHeap: trust.Admin,
 
 		// Whoever watches over processes has no key, and the document is no secret.
 		opAlive:      trust.None,

@@ -16,6 +16,8 @@ import (
 func requestOf(r *route) (path, body string) {
 	path = strings.NewReplacer("{model_id}", "acme/here", "{profile}", "goroutine").Replace(r.path)
 	switch r.id {
+	case opProfileCPU:
+		path += "?seconds=1"
 	case opManage:
 		body = `{"model_id":"acme/new","action":"start"}`
 	case opUpdate, opValidate:

@@ -55,8 +55,9 @@ type settings interface {
 	Update(ctx context.Context, patch json.RawMessage) (Reloaded, error)
 	// Schema is the JSON Schema of a configuration file.
 	Schema() (json.RawMessage, error)
-	// Validate judges settings as Update would. An error with the method Fields has all mistakes.
-	Validate(ctx context.Context, doc json.RawMessage) error
+	// Validate judges settings as Update would, and says what would change. An error with the method Fields has all
+	// mistakes.
+	Validate(ctx context.Context, doc json.RawMessage) (client.Validated, error)
 }
 
 // trail remembers who has changed what; *ledger.Ledger satisfies it.
@@ -76,6 +77,8 @@ type Server struct {
 	Figures func(id string) *Figures
 	// Limit is the limit for all downloads together that holds now, and why; 0 is none.
 	Limit func() (perSecond model.Bytes, why string)
+	// MaxRetries is how often those downloads are tried again that have no number of their own.
+	MaxRetries func() int
 	// Repair makes a model whole again, or begins to, and says in words what it does.
 	Repair func(ctx context.Context, id model.ID) (what string, err error)
 

@@ -69,10 +69,12 @@ func listed(r Reloaded) *Reloaded {
 }
 
 func (s *Server) validate(ctx context.Context, r *partOfSettings) (*client.Validated, error) {
-	v := &client.Validated{Valid: true, Mistakes: []client.SettingMistake{}, Warnings: []client.SettingWarning{}, Updated: []string{}, RestartKeys: []string{}}
-	err := s.Settings.Validate(ctx, r.Body)
+	v, err := s.Settings.Validate(ctx, r.Body)
+	v.Mistakes, v.Warnings = []client.SettingMistake{}, append([]client.SettingWarning{}, v.Warnings...)
+	v.Updated, v.RestartKeys = append([]string{}, v.Updated...), append([]string{}, v.RestartKeys...)
 	if err == nil {
-		return v, nil
+		v.Valid = true
+		return &v, nil
 	}
 	all, ok := errors.AsType[mistakes](err)
 	if !ok {
@@ -82,5 +84,5 @@ func (s *Server) validate(ctx context.Context, r *partOfSettings) (*client.Valid
 	for _, f := range all.Fields() {
 		v.Mistakes = append(v.Mistakes, client.SettingMistake{Key: f.Path, Value: f.Value, Problem: f.Problem, Want: f.Want, Nearest: f.Nearest})
 	}
-	return v, nil
+	return &v, nil
 }

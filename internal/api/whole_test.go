@@ -64,7 +64,7 @@ func (board) Current(context.Context) (any, error) {
 }
 
 func (b board) Update(ctx context.Context, patch json.RawMessage) (Reloaded, error) {
-	if err := b.Validate(ctx, patch); err != nil {
+	if _, err := b.Validate(ctx, patch); err != nil {
 		return Reloaded{}, err
 	}
 	return Reloaded{Success: true, Updated: []string{"download.a", "log.level"}, RestartRequired: true, RestartKeys: []string{"log.level"}}, nil
@@ -74,11 +74,11 @@ func (board) Schema() (json.RawMessage, error) {
 	return json.RawMessage(`{"type":"object"}`), nil
 }
 
-func (board) Validate(_ context.Context, doc json.RawMessage) error {
+func (board) Validate(_ context.Context, doc json.RawMessage) (client.Validated, error) {
 	if strings.Contains(string(doc), "wrong") {
-		return twoMistakes{}
+		return client.Validated{}, twoMistakes{}
 	}
-	return nil
+	return client.Validated{Valid: true, Updated: []string{"download.a"}}, nil
 }
 
 // diary is an audit trail in memory.

@@ -7,6 +7,7 @@ import (
 
 	"ema/client"
 	"ema/internal/event"
+	"ema/internal/fetch"
 	"ema/internal/model"
 	"ema/internal/queue"
 )
@@ -14,6 +15,7 @@ import (
 // What goes over the wire is the client's: whoever asks and whoever answers must mean the same.
 type (
 	Download      = client.Download
+	FileProgress  = client.FileProgress
 	Result        = client.Result
 	Manage        = client.Manage
 	Managed       = client.Managed
@@ -68,6 +70,8 @@ type Figures struct {
 	Note        string
 	Retries     map[string]int64 // by the name of their class; nil when there were none
 	Result      *Result
+	// Each tells how far each file is; nil, or an empty answer, when nobody knows.
+	Each func() []fetch.FileProgress
 }
 
 // describe tells d. Figures and position are of what is known beside the record: nil and 0 for nothing.

@@ -94,7 +94,9 @@ func Nearest(given string, words []string) string {
 	for _, word := range words {
 		distance := levenshtein.ComputeDistance(given, word)
 		if strings.Contains(word, ".") {
-			distance = min(distance, 1+levenshtein.ComputeDistance(last(given), last(word)))
+			if d := levenshtein.ComputeDistance(last(given), last(word)); d <= len(last(given))/3 { // else any short word is near
+				distance = min(distance, 1+d)
+			}
 		}
 		if distance < best {
 			best, nearest = distance, word

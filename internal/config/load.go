@@ -20,6 +20,7 @@ const (
 	ByAmbient                  // what users have set for all tools around models, e.g. HF_HUB_CACHE
 	ByProfile                  // optimization_profile
 	ByFile                     // the configuration file
+	ByOverlay                  // what was changed while the daemon ran, or by "ema config set"
 	ByEnvironment              // EMA_SECTION__KEY
 	ByFlag                     // the command line
 )
@@ -59,6 +60,8 @@ type Request struct {
 	// Ambient settings are what the user has set for other tools; they win over defaults only, because a file was
 	// written for ema: the daemon and a shell with other variables must find the same store.
 	Ambient []Setting
+	// Overlay wins over the file.
+	Overlay Overlay
 	// Facts of this machine, for warnings.
 	Facts Facts
 }
@@ -107,6 +110,9 @@ func Load(r Request) (*Effective, error) {
 
 	d.settings(&e.Config, ByFlag, r.Flags)
 	e.Warnings = d.environment(&e.Config, env)
+	if r.Overlay.doc != nil {
+		d.layer(&e.Config, ByOverlay, r.Overlay.doc.copy())
+	}
 	if file != "" {
 		content, err := os.ReadFile(file)
 		if err != nil {

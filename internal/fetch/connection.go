@@ -197,6 +197,7 @@ func (r *run) write(ctx context.Context, c *claim, off int64, p []byte, crc uint
 	}
 	r.plan.wrote(c, int64(len(p)))
 	r.job.Progress.Written.Add(int64(len(p)))
+	c.blob.written.Add(int64(len(p)))
 	return c.blob.order.wrote(off, p, reserved), nil
 }
 
@@ -280,6 +281,7 @@ func (r *run) smallFile(ctx context.Context, f model.File, buf []byte, failing *
 	r.job.Progress.Written.Add(f.Size)
 	r.job.Progress.Hashed.Add(f.Size)
 	r.job.Progress.FilesDone.Add(1)
+	r.job.Progress.Here(f)
 	return nil
 }
 

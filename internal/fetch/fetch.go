@@ -122,6 +122,8 @@ type Progress struct {
 
 	// ByClass is Retries by what had failed: the index is a model.Class.
 	ByClass [classes]atomic.Int64
+
+	tracking atomic.Pointer[tracking] // see Follow
 }
 
 const classes = int(model.Offline) + 1
@@ -293,9 +295,12 @@ func (r *run) fill(ctx context.Context, file model.File) error {
 		<-r.open
 		r.job.Progress.Written.Add(file.Size)
 		r.job.Progress.FilesDone.Add(1)
+		r.job.Progress.Here(file)
 		return nil
 	}
 	b := newBlob(file, sink)
+	b.written = r.job.Progress.counter(file.Path)
+	b.written.Store(file.Size - b.left)
 	if b.order, err = newOrder(b, r); err != nil {
 		return errors.Join(err, sink.Close())
 	}

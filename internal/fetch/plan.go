@@ -42,7 +42,8 @@ type blob struct {
 	why      string          // the chunk is as it is
 	free     []model.Segment // ascending, disjoint
 	claims   []*claim
-	left     int64 // bytes not yet written
+	left     int64         // bytes not yet written
+	written  *atomic.Int64 // the others, for who follows file by file
 	chunk    int64
 	progress uint64 // grows with every byte: failures are counted since it last moved
 	ranged   bool   // a range was honoured once

@@ -63,6 +63,7 @@ func (l *Line) leftovers(ctx context.Context, w *store.Writer, r *resolved, miss
 		staged = append(staged, s)
 		p.Written.Add(f.Size)
 		p.FilesDone.Add(1)
+		p.Here(f)
 	}
 	for batch := range slices.Chunk(staged, batchFiles) {
 		if err := w.Publish(ctx, batch); err != nil {

@@ -139,6 +139,8 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 			return nil, err
 		}
 	} else {
+		p.Follow(r.wanted)
+		here(p, r.wanted, nil)
 		p.enter("done", func(s *Stage) {
 			s.Files, s.FilesHere, s.Bytes, s.Here = len(r.wanted), len(r.wanted), sum(r.wanted), sum(r.wanted)
 		})
@@ -302,10 +304,12 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 		return l.Store.Snapshot(r.ID, r.manifest.Commit), nil
 	}
 	p.enter("checking", func(s *Stage) { s.Files, s.Bytes = len(r.wanted), sum(r.wanted) })
+	p.Follow(r.wanted)
 	missing, err := l.missing(ctx, w, r.ID, r.wanted, p)
 	if err != nil {
 		return "", err
 	}
+	here(p, r.wanted, missing)
 	reserved, err := l.reserve(r.ID, r.manifest.Commit, missing)
 	if err != nil {
 		return "", err
@@ -321,6 +325,19 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	return w.Commit(ctx, r.manifest, files, store.Record{
 		Include: chosen.Include, Exclude: chosen.Exclude, Source: l.origin(r.ID), CompletedAt: time.Now().UTC(),
 	})
+}
+
+// here says which of the wanted files are here. One with the content of a missing file is not.
+func here(p *Progress, wanted, missing []model.File) {
+	paths, contents := map[string]bool{}, map[model.Digest]bool{}
+	for _, f := range missing {
+		paths[f.Path], contents[f.Digest] = true, !f.Digest.IsZero()
+	}
+	for _, f := range wanted {
+		if !paths[f.Path] && !contents[f.Digest] {
+			p.Here(f)
+		}
+	}
 }
 
 // together is what was asked for now and what earlier pulls of the same commit brought, so that parts of

@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"ema/internal/demohub"
 	"ema/internal/model"
@@ -137,6 +139,75 @@ func TestEqualContentIsFetchedOnce(t *testing.T) {
 	if got, want := r.hub.Stats().Body, int64(2*model.MiB+model.KiB); got != want {
 		t.Errorf("%d bytes came, want %d", got, want)
 	}
+}
+
+func TestEachFileIsFollowedWhileItComes(t *testing.T) {
+	entries := []demohub.Entry{
+		demohub.SeededFile("a.bin", 4*model.MiB, 7), demohub.SeededFile("b/b.bin", 4*model.MiB, 7),
+		demohub.SeededFile("c.bin", model.KiB, 8), demohub.File("d.bin", 0), demohub.File("e.bin", 3*model.MiB),
+	}
+	r := repo(t, parts(entries)...)
+	at := func(p *pipeline.Progress) map[string]int64 {
+		written := map[string]int64{}
+		for _, f := range p.Files() {
+			written[f.Path] = f.Written
+		}
+		return written
+	}
+	r.pull(t, pipeline.Request{ID: acme, Select: pipeline.Selection{Include: []string{"e.bin"}}})
+
+	// Interrupted while the large content comes slowly: what is written of it counts for both of its names, and again
+	// when the next pull goes on with it.
+	r.hub.Set(demohub.Rate(4 * model.MiB))
+	ctx, cancel := context.WithCancel(t.Context())
+	p := &pipeline.Progress{}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.line(t).Pull(ctx, request(), p)
+		ended <- err
+	}()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for at(p)["a.bin"] < int64(model.MiB) {
+		select {
+		case <-tick.C:
+		case err := <-ended:
+			t.Fatalf("it ended before that: %v", err)
+		}
+	}
+	cancel()
+	<-ended
+	before := at(p)
+	if n := before["a.bin"]; n != before["b/b.bin"] || n >= int64(4*model.MiB) || before["e.bin"] != int64(3*model.MiB) {
+		t.Errorf("interrupted at %v", before)
+	}
+	r.hub.Set(demohub.Rate(0))
+	again := &pipeline.Progress{}
+	if again.Files() != nil {
+		t.Error("files are known before anybody has looked")
+	}
+	if _, err := r.line(t).Pull(t.Context(), request(), again); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*pipeline.Progress{again, pulled(t, r)} { // one that goes on, and one that finds all here
+		for i, f := range p.Files() {
+			if f.Written != f.Size || f.Size != entries[i].Size() || f.Path != entries[i].Path {
+				t.Errorf("at the end: %+v", f)
+			}
+		}
+		if len(p.Files()) != len(entries) {
+			t.Errorf("%d files at the end", len(p.Files()))
+		}
+	}
+}
+
+func pulled(t *testing.T, r *rig) *pipeline.Progress {
+	t.Helper()
+	p := &pipeline.Progress{}
+	if _, err := r.line(t).Pull(t.Context(), request(), p); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 func TestNamesOfAllKindsArrive(t *testing.T) {

@@ -19,6 +19,10 @@ import (
 	"ema/internal/model"
 )
 
+// Subprotocol is what browsers offer beside their key: they can set no headers, but want to see one of the subprotocols
+// taken that they offer, and the one with the key never is.
+const Subprotocol = "ema"
+
 // A client is one connection. Save for what is said otherwise, it belongs to the goroutine that serves it.
 type client struct {
 	filter filter
@@ -58,7 +62,9 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer h.leave(c)
 	g := &gate{ResponseWriter: w}
-	conn, err := websocket.Accept(g, r, &websocket.AcceptOptions{OriginPatterns: patterns(s.AllowedOrigins)})
+	conn, err := websocket.Accept(g, r, &websocket.AcceptOptions{
+		OriginPatterns: patterns(s.AllowedOrigins), Subprotocols: []string{Subprotocol},
+	})
 	if err != nil {
 		s.Refuse(w, r, g.refusal(err))
 		return

@@ -967,3 +967,20 @@ func FuzzQuery(f *testing.F) {
 		}
 	})
 }
+
+func TestABrowserGetsTheSubprotocolThatItOffers(t *testing.T) {
+	bubble(t, Settings{}, func(t *testing.T, h *house) {
+		for _, offered := range [][]string{nil, {Subprotocol}, {"other"}} {
+			dialer := *h.dialer
+			dialer.Subprotocols = offered
+			conn, _, err := websocket.Dial(t.Context(), h.url, &dialer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := conn.Subprotocol(); (got == Subprotocol) != slices.Contains(offered, Subprotocol) {
+				t.Errorf("of %q it takes %q", offered, got)
+			}
+			_ = conn.CloseNow() //nolint:errcheck // nobody reads on
+		}
+	})
+}

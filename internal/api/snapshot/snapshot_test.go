@@ -203,7 +203,7 @@ func TestProgressIsEncodedAtMostEvery200MillisecondsAndChangesAtOnce(t *testing.
 		if got := percent(); got != 10 {
 			t.Errorf("right before the time: %v %%, want the encoded 10", got)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if got := percent(); got != 20 {
 			t.Errorf("after the time: %v %%, want 20", got)
 		}
@@ -272,7 +272,7 @@ func TestManyWhoAskAtOnceCauseOneLook(t *testing.T) {
 				t.Errorf("%s: %d of 50 were refused, want %d", what, refused.Load(), want)
 			}
 			w.do(func() { w.gate, w.broken = nil, nil })
-			time.Sleep(1) // whoever comes at the time of a failure shares it
+			time.Sleep(time.Nanosecond) // whoever comes at the time of a failure shares it
 			if got := answered(m.ServeStatus); got.Code != http.StatusOK {
 				t.Errorf("%s: afterwards %d %s", what, got.Code, got.Body)
 			}
