@@ -308,3 +308,38 @@ func TestThroughAGuardStrangersAndFloodsGetTheSameEnvelope(t *testing.T) {
 		t.Error(res.Status)
 	}
 }
+
+func TestDownloadsThatAreNotOverComeInAnyOrderAndPageByPage(t *testing.T) {
+	s, list, _ := whole(t)
+	list.list = append(list.list, model.Download{
+		ID: "dl_c", Model: hub("acme/a-paused"), State: model.Paused, Size: 99 * model.MiB, Order: 2, Created: exampleTime().Add(time.Hour),
+	})
+	h := s.Handler()
+	for query, want := range map[string]string{
+		"":                              "acme/going acme/waits acme/a-paused",
+		"?order=desc":                   "acme/a-paused acme/waits acme/going",
+		"?sort=model_id":                "acme/a-paused acme/going acme/waits",
+		"?sort=total_mb&order=desc":     "acme/a-paused acme/going acme/waits",
+		"?sort=created_at&order=desc":   "acme/a-paused acme/waits acme/going",
+		"?limit=2":                      "acme/going acme/waits",
+		"?limit=2&page=2":               "acme/a-paused",
+		"?limit=2&page=3":               "",
+		"?sort=model_id&limit=1&page=2": "acme/going",
+		"?sort=started_at&order=desc":   "acme/going acme/a-paused acme/waits",
+	} {
+		var a Active
+		read(t, ask(t, h, trust.User, "GET", Base+"/models/download/active"+query, ""), &a)
+		var got []string
+		for _, d := range a.Downloads {
+			got = append(got, d.Model)
+		}
+		if strings.Join(got, " ") != want || a.Total != 3 || a.SpeedMBps != 2 {
+			t.Errorf("%q: %q of %d at %v, want %s", query, got, a.Total, a.SpeedMBps, want)
+		}
+	}
+	for _, query := range []string{"?limit=101", "?limit=-1", "?page=0", "?sort=nonsense", "?order=up"} {
+		if res := ask(t, h, trust.User, "GET", Base+"/models/download/active"+query, ""); res.StatusCode != http.StatusUnprocessableEntity {
+			t.Errorf("%s: %s", query, res.Status)
+		}
+	}
+}

@@ -38,7 +38,7 @@ func (s *Server) offerDownloads(rt *router) {
 	}, s.progress)
 	register(rt, operation{
 		id: opActive, method: http.MethodGet, path: Base + "/models/download/active", tag: tagDownloads, summary: "List downloads that are not over",
-		text: "In the order in which they run.", tagged: true, says: exampleActive(),
+		text: "All of them in the order in which they run, or in another order and page by page.", tagged: true, says: exampleActive(),
 	}, s.active)
 	register(rt, operation{
 		id: opHistory, method: http.MethodGet, path: Base + "/models/download/history", tag: tagDownloads, summary: "List downloads that are over",
@@ -79,7 +79,42 @@ func (s *Server) describe(d model.Download, f *Figures, position int) Download {
 	return w
 }
 
-func (s *Server) active(context.Context, *struct{}) (*Active, error) {
+type activeRequest struct {
+	Page  int    `query:"page" minimum:"1" maximum:"1000000" default:"1" doc:"The first one is 1; without limit there is no other."`
+	Limit int    `query:"limit" minimum:"1" maximum:"100" doc:"How many a page has at most; all when it is left out."`
+	Sort  string `query:"sort" enum:"queue,created_at,started_at,model_id,total_mb" default:"queue" doc:"What to sort by; queue is the order in which they run."`
+	Order string `query:"order" enum:"asc,desc" default:"asc" doc:"The first, least or oldest one first, or the other way around."`
+}
+
+// arrange sorts downloads that are told, and picks the page.
+func (r *activeRequest) arrange(list []Download) []Download {
+	by := map[string]func(a, b Download) int{
+		"created_at": func(a, b Download) int { return a.CreatedAt.Compare(b.CreatedAt) },
+		"started_at": func(a, b Download) int { return orZero(a.StartedAt).Compare(orZero(b.StartedAt)) },
+		"model_id":   func(a, b Download) int { return strings.Compare(a.Model, b.Model) },
+		"total_mb":   func(a, b Download) int { return cmp.Compare(a.TotalBytes, b.TotalBytes) },
+	}[r.Sort]
+	if by != nil {
+		slices.SortStableFunc(list, by)
+	}
+	if r.Order == "desc" {
+		slices.Reverse(list)
+	}
+	if r.Limit == 0 {
+		return list
+	}
+	from := min((r.Page-1)*r.Limit, len(list))
+	return list[from:min(from+r.Limit, len(list))]
+}
+
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
+
+func (s *Server) active(_ context.Context, r *activeRequest) (*Active, error) {
 	list := s.Queue.List()
 	a := Active{Downloads: make([]Download, 0, len(list)), Total: len(list)}
 	waiting := 0
@@ -93,6 +128,7 @@ func (s *Server) active(context.Context, *struct{}) (*Active, error) {
 		a.SpeedMBps += one.SpeedMBps
 		a.Downloads = append(a.Downloads, one)
 	}
+	a.Downloads = r.arrange(a.Downloads)
 	limit, why := s.Limit()
 	a.LimitMBps, a.LimitWhy = mb(limit), why
 	return &a, nil

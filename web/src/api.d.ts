@@ -329,7 +329,7 @@ export interface paths {
         };
         /**
          * List downloads that are not over
-         * @description In the order in which they run.
+         * @description All of them in the order in which they run, or in another order and page by page.
          *
          *     Needs the role `user`.
          */
@@ -2694,7 +2694,16 @@ export interface operations {
     };
     "list-active-downloads": {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The first one is 1; without limit there is no other. */
+                page?: number;
+                /** @description How many a page has at most; all when it is left out. */
+                limit?: number;
+                /** @description What to sort by; queue is the order in which they run. */
+                sort?: "queue" | "created_at" | "started_at" | "model_id" | "total_mb";
+                /** @description The first, least or oldest one first, or the other way around. */
+                order?: "asc" | "desc";
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2775,6 +2784,17 @@ export interface operations {
             };
             /** @description The key's role does not permit this. */
             403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
