@@ -162,8 +162,11 @@ func (d *decoder) wrong(n *node, k *key, problem string) bool {
 		problem += ": " + n.shape.String()
 	}
 	value := n.literal()
-	if n.shape == text && k.secret != "" {
-		value = strconv.Quote(hide(k.secret, n.text))
+	if k.secret != "" && n.shape != null && n.shape != table {
+		value = "(hidden)" // of what is no URL nobody knows which part is the secret
+		if u, err := url.Parse(n.text); n.shape == text && err == nil && u.Host != "" {
+			value = strconv.Quote(hide(k.secret, n.text))
+		}
 	}
 	d.errs = append(d.errs, &Error{Key: n.key, Value: value, Where: n.where, Problem: problem, Want: k.allowed()})
 	return false
