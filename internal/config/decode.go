@@ -163,8 +163,8 @@ func (d *decoder) wrong(n *node, k *key, problem string) bool {
 	}
 	value := n.literal()
 	if k.secret != "" && n.shape != null && n.shape != table {
-		value = "(hidden)" // of what is no URL nobody knows which part is the secret
-		if u, err := url.Parse(n.text); n.shape == text && err == nil && u.Host != "" {
+		value = "(hidden)"
+		if n.shape == text && !k.mayLeak(n.text) {
 			value = strconv.Quote(hide(k.secret, n.text))
 		}
 	}
@@ -196,6 +196,12 @@ func mayBeSecret(name string) bool {
 		}
 	}
 	return false
+}
+
+// mayLeak reports that s has a secret in a place where hide does not look, because s is not the URL that it should be.
+func (k *key) mayLeak(s string) bool {
+	u, err := url.Parse(s)
+	return err != nil || u.Host == "" && (k.secret == "path" || strings.ContainsAny(s, "@?"))
 }
 
 // hide removes from a URL what nobody should read: "url" all but user name, host and path; "path" all behind the host.

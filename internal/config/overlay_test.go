@@ -154,8 +154,8 @@ func TestWhatIsShownCanBeSentBack(t *testing.T) {
 
 func TestNoMistakeShowsASecret(t *testing.T) {
 	for _, patch := range []string{
-		`{"database":{"url":"hunter2"}}`, `{"database":{"url":["postgres://ema:hunter2@db"]}}`, `{"database":{"url":{"a":"hunter2"}}}`,
-		`{"monitoring":{"alert_webhook":["https://hooks.example/hunter2"]}}`, `{"monitoring":{"alert_webhook":"ftp://hooks.example/hunter2"}}`,
+		`{"database":{"url":"ema:hunter2@db/ema"}}`, `{"database":{"url":"postgres:/ema:hunter2@db/ema"}}`, `{"database":{"url":"postgres:ema?password=hunter2"}}`, `{"database":{"url":["postgres://ema:hunter2@db"]}}`, `{"database":{"url":{"a":"hunter2"}}}`,
+		`{"monitoring":{"alert_webhook":["https://hooks.example/hunter2"]}}`, `{"monitoring":{"alert_webhook":"hooks.example/hunter2"}}`, `{"monitoring":{"alert_webhook":"ftp://hooks.example/hunter2"}}`,
 		`{"database":{"ulr":"postgres://ema:hunter2@db"}}`, `{"database":{"password":["hunter2"]}}`,
 	} {
 		if _, err := (config.Overlay{}).Merge([]byte(patch)); err == nil || strings.Contains(err.Error(), "hunter2") {
