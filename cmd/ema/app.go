@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -106,18 +107,31 @@ func (a *app) loadOver(file string, over *config.Overlay) (*config.Effective, er
 	if err != nil {
 		return nil, err
 	}
+	var foreign []config.Warning
 	if over == nil {
-		stored, err := readOverlay(overlayFile(e.Config))
+		file := overlayFile(e.Config)
+		stored, err := readOverlay(file)
+		if errors.Is(err, fs.ErrPermission) { // of a store that several users share, the daemon's user has changed them
+			stored, err = config.Overlay{}, nil
+			foreign = []config.Warning{{Key: file, Text: "is not for this user to read, so what was changed there does not hold here"}}
+		}
 		if err != nil {
 			return nil, err
 		}
 		over = &stored
 	}
 	if r.Overlay = *over; !over.Empty() {
-		if e, err = config.Load(r); err != nil {
+		e, err = config.Load(r)
+		if wrong, ok := errors.AsType[*model.Error](err); ok {
+			told := *wrong
+			told.Hint = `without changed settings it is right: take one back with "ema config unset KEY"`
+			err = &told
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
+	e.Warnings = append(e.Warnings, foreign...)
 	open, _, err := host.OpenFiles()
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ import (
 func (d *daemon) reload(context.Context) (client.Reloaded, error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	next, err := d.app.daemonSettings()
+	next, err := d.app.daemonSettings(d.changedFile())
 	if err != nil {
 		return client.Reloaded{}, err
 	}

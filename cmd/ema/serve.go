@@ -95,7 +95,7 @@ type daemon struct {
 
 // serve runs the daemon until ctx ends. It reads as the story of a start.
 func (a *app) serve(ctx context.Context, insecure bool) (err error) {
-	e, err := a.daemonSettings()
+	e, err := a.daemonSettings("")
 	if err != nil {
 		return err
 	}
@@ -172,10 +172,20 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	return d.work(ctx, socket, shown)
 }
 
-// daemonSettings are the settings of a daemon.
-func (a *app) daemonSettings() (*config.Effective, error) {
-	e, err := a.load(a.configFile)
-	return talkative(e), err
+// daemonSettings are the settings of a daemon. file has the changed ones; empty = those of the store that the others name.
+func (a *app) daemonSettings(file string) (*config.Effective, error) {
+	if file == "" {
+		e, err := a.loadOver(a.configFile, &config.Overlay{})
+		if err != nil {
+			return nil, err
+		}
+		file = overlayFile(e.Config)
+	}
+	over, err := readOverlay(file) // which it must be able to, unlike other commands
+	if err != nil {
+		return nil, err
+	}
+	return a.daemonSettingsOver(over)
 }
 
 // daemonSettingsOver are those with these changes.
@@ -205,6 +215,7 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.models.Run(ctx) })
 	g.Go(func() error { return d.api.Run(ctx, socket) })
 	g.Go(func() error { return d.network.run(ctx, d.api) })
+	g.Go(func() error { return d.catchUp(ctx) })
 	g.Go(func() error { return d.repairs.run(ctx) })
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })

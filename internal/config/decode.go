@@ -162,8 +162,11 @@ func (d *decoder) wrong(n *node, k *key, problem string) bool {
 		problem += ": " + n.shape.String()
 	}
 	value := n.literal()
-	if n.shape == text && k.secret != "" {
-		value = strconv.Quote(hide(k.secret, n.text))
+	if k.secret != "" && n.shape != null && n.shape != table {
+		value = "(hidden)"
+		if n.shape == text && !k.mayLeak(n.text) {
+			value = strconv.Quote(hide(k.secret, n.text))
+		}
 	}
 	d.errs = append(d.errs, &Error{Key: n.key, Value: value, Where: n.where, Problem: problem, Want: k.allowed()})
 	return false
@@ -193,6 +196,12 @@ func mayBeSecret(name string) bool {
 		}
 	}
 	return false
+}
+
+// mayLeak reports that s has a secret in a place where hide does not look, because s is not the URL that it should be.
+func (k *key) mayLeak(s string) bool {
+	u, err := url.Parse(s)
+	return err != nil || u.Host == "" && (k.secret == "path" || strings.ContainsAny(s, "@?"))
 }
 
 // hide removes from a URL what nobody should read: "url" all but user name, host and path; "path" all behind the host.

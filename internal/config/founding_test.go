@@ -64,6 +64,25 @@ func TestEveryBlockOfTheFoundingGuideIsAcceptedVerbatim(t *testing.T) {
 	}
 }
 
+func TestEveryBlockOfTheFoundingGuideIsAcceptedVerbatimAsAChange(t *testing.T) {
+	placed := mustLoad(t, "ema.yaml", "store: {path: /fast-nvme/models}")
+	for _, block := range founding(t) {
+		o, err := Overlay{file: "/state/settings.json"}.MergeOver(placed, []byte(block))
+		if err != nil {
+			t.Errorf("%v\n%s", err, block)
+			continue
+		}
+		filed := mustLoad(t, "ema.json", block, func(r *Request) {
+			r.Flags = []Setting{{Key: "store.path", Value: "/fast-nvme/models", Where: "--store"}}
+		})
+		changed := mustLoad(t, "ema.yaml", "store: {path: /fast-nvme/models}", func(r *Request) { r.Overlay = o })
+		filed.StorageTiers.Hot.Path = "" // it is the store's, and that is where changes lie: they do not say so again
+		if !reflect.DeepEqual(changed.Config, filed.Config) {
+			t.Errorf("a change makes %+v of it, a file %+v\n%s", changed.Config, filed.Config, block)
+		}
+	}
+}
+
 func jsonOf(t *testing.T, v any) any {
 	t.Helper()
 	b, err := json.Marshal(v)

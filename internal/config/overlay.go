@@ -33,7 +33,7 @@ func ParseOverlay(file string, content []byte) (Overlay, error) {
 		if err != nil {
 			return c, err
 		}
-		_, wrong := judge(root, doc)
+		_, wrong := judge(root, doc, nil)
 		errs = append(errs, wrong...)
 	}
 	if len(errs) > 0 {
@@ -49,7 +49,11 @@ func ParseOverlay(file string, content []byte) (Overlay, error) {
 // Merge merges a JSON merge patch (RFC 7396) into c: what it says is set, and null takes a change back, so that the
 // configuration file or the default counts again. All mistakes in the patch are reported at once, as Errors; whether the
 // result holds together is for Load to say. c stays as it is.
-func (c Overlay) Merge(patch []byte) (Overlay, error) {
+func (c Overlay) Merge(patch []byte) (Overlay, error) { return c.MergeOver(nil, patch) }
+
+// MergeOver is Merge for who has seen now: a secret as it is shown there, and the place of the store that holds, are left
+// as they are. So what was shown can be sent back with a change in it.
+func (c Overlay) MergeOver(now *Effective, patch []byte) (Overlay, error) {
 	root, err := tree()
 	if err != nil {
 		return c, err
@@ -59,7 +63,7 @@ func (c Overlay) Merge(patch []byte) (Overlay, error) {
 		return c, nowhere(errs)
 	}
 	doc.locate("")
-	meant, wrong := judge(root, doc)
+	meant, wrong := judge(root, doc, now.echoes())
 	if errs = append(errs, wrong...); len(errs) > 0 {
 		return c, nowhere(errs)
 	}
@@ -72,7 +76,36 @@ func (c Overlay) Merge(patch []byte) (Overlay, error) {
 	}
 	merged.place("")
 	merged.locate(c.file)
-	return Overlay{file: c.file, doc: merged}, nil
+	next := Overlay{file: c.file, doc: merged}
+	content, err := next.Encode()
+	if err == nil && len(content) > maxFileBytes { // nobody could start with it
+		err = Errors{{Problem: "all changed settings together would be larger than 1 MiB", Want: "fewer of them; take some back"}}
+	}
+	if err != nil {
+		return c, err
+	}
+	return next, nil
+}
+
+// echoes are the texts that are no change of the keys they are given to. A nil e has none.
+func (e *Effective) echoes() map[string][]string {
+	if e == nil {
+		return nil
+	}
+	all := map[string][]string{
+		"store.path":             {e.Store.Path},
+		"store.state_dir":        {e.Store.StateDir},
+		"storage_tiers.hot.path": {e.StorageTiers.Hot.Path, e.Store.Path}, // which are one folder
+	}
+	e.walk(func(path string, k *key, v reflect.Value) {
+		if k.secret == "" || k.typ.Kind() != reflect.String {
+			return
+		}
+		if shown := hide(k.secret, v.String()); shown != v.String() {
+			all[path] = []string{shown}
+		}
+	})
+	return all
 }
 
 // Empty reports whether c changes nothing.
@@ -122,14 +155,19 @@ func patch(path string, value func(k *key) *node) (json.RawMessage, error) {
 	return json.Marshal(nest(path, value(k)).plain())
 }
 
-// judge says what a document means, without its aliases, and what is wrong with it. null means nothing and is right
-// wherever there is a key.
-func judge(root *key, doc *node) ([]*node, Errors) {
+// judge says what a document means, without its aliases and echoes, and what is wrong with it. null means nothing and is
+// right wherever there is a key.
+func judge(root *key, doc *node, echoes map[string][]string) ([]*node, Errors) {
 	scratch := Default()
 	d := &decoder{root: root, level: ByOverlay, origins: map[string]Origin{}}
 	meant := []*node{doc.copy()}
 	meant = slices.Concat(d.takeAliases(meant[0]), meant) // a real key says it more clearly, and counts
 	for _, n := range meant {
+		for path, same := range echoes {
+			if found := n.at(path); found != nil && found.shape == text && slices.Contains(same, found.text) {
+				n.take(path)
+			}
+		}
 		d.layer(&scratch, ByOverlay, d.without(n))
 		for _, path := range fixed() {
 			if found := n.at(path); found != nil {

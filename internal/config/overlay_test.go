@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -118,6 +119,73 @@ func TestAPatchWithMistakesChangesNothingAndTellsAllOfThem(t *testing.T) {
 		if next, err := o.Merge([]byte(patch)); patch != `` && err == nil || encoded(t, next) != encoded(t, o) {
 			t.Errorf("%q: %v, %s", patch, err, encoded(t, next))
 		}
+	}
+}
+
+func TestWhatIsShownCanBeSentBack(t *testing.T) {
+	o := over(t, `{"database":{"url":"postgres://ema:hunter2@db.example/ema"},"monitoring":{"alert_webhook":"https://hooks.example/T0/hunter2"}}`)
+	e, err := config.Load(config.Request{Overlay: o, Flags: []config.Setting{{Key: "store.path", Value: "/models/hub", Where: "--store"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := e.Values()
+	shown["downloads"].(map[string]any)["queue_size"] = 7
+	patch, err := json.Marshal(shown)
+	if err != nil || bytes.Contains(patch, []byte("hunter2")) {
+		t.Fatalf("%v: %s", err, patch)
+	}
+	next, err := o.MergeOver(e, patch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := encoded(t, next)
+	if strings.Count(content, "hunter2") != 2 || strings.Contains(content, "hidden") || !strings.Contains(content, `"queue_size":7`) || strings.Contains(content, "/models/hub") {
+		t.Errorf("it became %s", content)
+	}
+	if again, err := next.MergeOver(e, []byte(`{"monitoring":{"alert_webhook":"https://other.example/x"}}`)); err != nil || !strings.Contains(encoded(t, again), "https://other.example/x") {
+		t.Errorf("%v: another secret is no change", err)
+	}
+	for _, patch := range []string{`{"store":{"path":"/elsewhere"}}`, `{"store":{"state_dir":"/elsewhere"}}`, `{"storage_tiers":{"hot":{"path":"/elsewhere"}}}`, `{"store":{"path":7}}`} {
+		if _, err := o.MergeOver(e, []byte(patch)); err == nil {
+			t.Errorf("%s is accepted", patch)
+		}
+	}
+}
+
+func TestNoMistakeShowsASecret(t *testing.T) {
+	for _, patch := range []string{
+		`{"database":{"url":"ema:hunter2@db/ema"}}`, `{"database":{"url":"postgres:/ema:hunter2@db/ema"}}`, `{"database":{"url":"postgres:ema?password=hunter2"}}`, `{"database":{"url":["postgres://ema:hunter2@db"]}}`, `{"database":{"url":{"a":"hunter2"}}}`,
+		`{"monitoring":{"alert_webhook":["https://hooks.example/hunter2"]}}`, `{"monitoring":{"alert_webhook":"hooks.example/hunter2"}}`, `{"monitoring":{"alert_webhook":"ftp://hooks.example/hunter2"}}`,
+		`{"database":{"ulr":"postgres://ema:hunter2@db"}}`, `{"database":{"password":["hunter2"]}}`,
+	} {
+		if _, err := (config.Overlay{}).Merge([]byte(patch)); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", patch, err)
+		}
+	}
+}
+
+func TestChangesNeverGrowBeyondWhatCanBeRead(t *testing.T) {
+	windows := func(from int) []byte {
+		var b strings.Builder
+		for i := range 6000 {
+			fmt.Fprintf(&b, `,"w%d":{"start":"01:00","end":"02:00","timezone":"Europe/Vienna","limit_mbps":1}`, from+i)
+		}
+		return []byte(`{"bandwidth_management":{"time_based_limits":{` + b.String()[1:] + `}}}`)
+	}
+	o, err := config.Overlay{}.Merge(windows(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := o.Merge(windows(6000))
+	if _, ok := errors.AsType[config.Errors](err); !ok || !strings.Contains(err.Error(), "larger than 1 MiB") {
+		t.Errorf("%v", err)
+	}
+	content, err := next.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.ParseOverlay("settings.json", content); err != nil {
+		t.Errorf("what was kept is not read again: %v", err)
 	}
 }
 
