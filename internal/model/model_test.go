@@ -184,3 +184,18 @@ func TestACommitIsFortyLowerCaseDigits(t *testing.T) {
 		t.Error("IsCommit")
 	}
 }
+
+func TestTiersAreOrderedFromHotToCold(t *testing.T) {
+	for i, name := range []string{"hot", "warm", "cold"} {
+		tier, err := ParseTier(name)
+		if err != nil || tier != Tiers()[i] {
+			t.Errorf("ParseTier(%q) = %v, %v", name, tier, err)
+		}
+	}
+	if _, err := ParseTier("lukewarm"); err == nil {
+		t.Error("lukewarm is a tier")
+	}
+	if !Cold.Colder(Warm) || !Warm.Colder(Hot) || Hot.Colder(Hot) || Hot.Colder(Cold) {
+		t.Error("not hot, warm, cold")
+	}
+}
