@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -47,7 +48,7 @@ const step = 5
 
 func (start *attributes) setPriority(tid int, p Priority) error {
 	want := start.sched
-	switch p {
+	switch p = cmp.Or(p, Normal); p {
 	case High:
 		want.Nice = max(want.Nice-step, -20)
 	case BelowNormal:

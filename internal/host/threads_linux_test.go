@@ -146,8 +146,9 @@ func TestATaskRunsOnAThreadOfItsClass(t *testing.T) {
 func TestATaskDoesNotHaveTheIOPriorityOfTheOneBefore(t *testing.T) {
 	p := newThreads(t).NewPool("test", 1, Class{})
 	var wait sync.WaitGroup
-	let := make(chan struct{})
-	wait.Go(func() { _ = p.Do(context.Background(), func(context.Context) error { <-let; return nil }) })
+	began, let := make(chan struct{}), make(chan struct{})
+	wait.Go(func() { _ = p.Do(context.Background(), func(context.Context) error { close(began); <-let; return nil }) })
+	<-began
 	tids := map[int]bool{}
 	for i, io := range []IOPriority{IOLow, "", IOHigh, IONormal, ""} {
 		for p.queued() < i { // so that all are done by one thread, in this order
@@ -437,7 +438,7 @@ func TestTheProcessMeansAllThreadsButThoseOfPools(t *testing.T) {
 		t.Errorf("a priority was raised: %+v", v)
 	}
 	if want := []string{
-		"checks: priority  is not permitted: operation not permitted; grant CAP_SYS_NICE, or LimitNICE= to the service",
+		"checks: priority normal is not permitted: operation not permitted; grant CAP_SYS_NICE, or LimitNICE= to the service",
 		"main: priority normal is not permitted: operation not permitted; grant CAP_SYS_NICE, or LimitNICE= to the service",
 	}; !reflect.DeepEqual(r.Told, want) {
 		t.Errorf("told %q, want %q", r.Told, want)
