@@ -124,7 +124,8 @@ func TestATaskRunsOnAThreadOfItsClass(t *testing.T) {
 		"as usual at the disk":                {Class{}, IONormal, with(func(v *view) { v.IO = 2<<13 | 4 })},
 		"last at the disk":                    {Class{}, IOLow, with(func(v *view) { v.IO = 3<<13 | 7 })},
 		"with all of it": {
-			Class{Idle, []int{last}}, IONormal,
+			Class{Idle, []int{last}},
+			IONormal,
 			with(func(v *view) { v.Policy, v.Cores, v.IO = unix.SCHED_IDLE, strconv.Itoa(last), 2<<13|4 }),
 		},
 	}
@@ -144,10 +145,13 @@ func TestATaskRunsOnAThreadOfItsClass(t *testing.T) {
 }
 
 func TestATaskDoesNotHaveTheIOPriorityOfTheOneBefore(t *testing.T) {
+	usual := ordinary(t)
 	p := newThreads(t).NewPool("test", 1, Class{})
 	var wait sync.WaitGroup
 	began, let := make(chan struct{}), make(chan struct{})
-	wait.Go(func() { _ = p.Do(context.Background(), func(context.Context) error { close(began); <-let; return nil }) })
+	wait.Go(func() {
+		_ = p.Do(context.Background(), func(context.Context) error { close(began); <-let; return nil })
+	})
 	<-began
 	tids := map[int]bool{}
 	for i, io := range []IOPriority{IOLow, "", IOHigh, IONormal, ""} {
@@ -158,7 +162,7 @@ func TestATaskDoesNotHaveTheIOPriorityOfTheOneBefore(t *testing.T) {
 			_ = p.DoAt(context.Background(), io, func(context.Context) error {
 				tids[unix.Gettid()] = true
 				v, err := look(unix.Gettid())
-				if want := map[IOPriority]int{"": 0, IOHigh: 2 << 13, IONormal: 2<<13 | 4, IOLow: 3<<13 | 7}[io]; err != nil || v.IO != want {
+				if want := map[IOPriority]int{"": usual.IO, IOHigh: 2 << 13, IONormal: 2<<13 | 4, IOLow: 3<<13 | 7}[io]; err != nil || v.IO != want {
 					t.Errorf("%q: %d, %v; want %d", io, v.IO, err, want)
 				}
 				return nil
@@ -320,22 +324,27 @@ func child(what string) int {
 	if r.Before, err = look(os.Getpid()); err != nil {
 		return fail(err)
 	}
+	cores, err := Cores()
+	if err != nil {
+		return fail(err)
+	}
 	pool := threads.NewPool("checks", 0, Class{})
 	let := make(chan struct{})
 	var wait sync.WaitGroup
 	defer wait.Wait()
-	defer close(let)
-	begin := func(name string) {
-		ready := make(chan struct{})
+	defer func() { close(let) }()
+	begin := func(name string) (tid int) {
+		ready := make(chan int)
 		wait.Go(func() {
 			_ = pool.Do(context.Background(), func(context.Context) error {
-				r.Pooled[name], _ = look(unix.Gettid())
-				close(ready)
+				ready <- unix.Gettid()
 				<-let
 				return nil
 			})
 		})
-		<-ready
+		tid = <-ready
+		r.Pooled[name], _ = look(tid)
+		return tid
 	}
 	note := func(name string) error {
 		var ready, hold sync.WaitGroup
@@ -365,8 +374,11 @@ func child(what string) int {
 	}
 	switch what {
 	case "main":
-		begin("before")
-		threads.Main(Class{Priority: BelowNormal, Cores: []int{0}})
+		first := begin("before")
+		stop := crowdOfThreads()
+		threads.Main(Class{Priority: BelowNormal, Cores: cores[:1]})
+		stop()
+		r.Pooled["during"], _ = look(first)
 		begin("after")
 		err = note("below_normal")
 		threads.Main(Class{Priority: Idle})
@@ -378,12 +390,54 @@ func child(what string) int {
 		pool.Configure(0, Class{Priority: High, Cores: []int{4095}})
 		begin("first")
 		begin("second")
-		err = note("high")
+		pool.Configure(0, Class{Priority: Idle})
+		pool.Configure(1, Class{Priority: BelowNormal})
+		next := make(chan struct{})
+		wait.Go(func() {
+			defer close(next)
+			_ = pool.Do(context.Background(), func(context.Context) error {
+				r.Pooled["after idle"], err = look(unix.Gettid())
+				return err
+			})
+		})
+		for pool.queued() == 0 {
+			runtime.Gosched()
+		}
+		close(let)
+		<-next
+		let = make(chan struct{})
 	}
 	if err = errors.Join(err, json.NewEncoder(os.Stdout).Encode(r)); err != nil {
 		return fail(err)
 	}
 	return 0
+}
+
+// crowdOfThreads has threads made and ended all the time, until it is stopped.
+func crowdOfThreads() (stop func()) {
+	over := make(chan struct{})
+	var crowd sync.WaitGroup
+	for range 8 {
+		crowd.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				var one sync.WaitGroup
+				one.Go(func() {
+					runtime.LockOSThread()
+					_ = nap()
+				})
+				one.Wait()
+			}
+		})
+	}
+	return func() {
+		close(over)
+		crowd.Wait()
+	}
 }
 
 // inChild does it without the permission to raise priorities.
@@ -412,9 +466,13 @@ func inChild(t *testing.T, what string) childReport {
 }
 
 func TestTheProcessMeansAllThreadsButThoseOfPools(t *testing.T) {
+	cores, err := Cores()
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := inChild(t, "main")
 	for done, change := range map[string]func(*view){
-		"below_normal": func(v *view) { v.Nice, v.Cores = v.Nice+5, "0" },
+		"below_normal": func(v *view) { v.Nice, v.Cores = v.Nice+5, strconv.Itoa(cores[0]) },
 		"idle":         func(v *view) { v.Policy, v.Nice = unix.SCHED_IDLE, v.Nice+5 },
 	} {
 		want := r.Before
@@ -428,8 +486,8 @@ func TestTheProcessMeansAllThreadsButThoseOfPools(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", done, all, want)
 		}
 	}
-	if r.Pooled["before"] != r.Before {
-		t.Errorf("a thread of a pool runs as %+v, the process was started as %+v", r.Pooled["before"], r.Before)
+	if r.Pooled["before"] != r.Before || r.Pooled["during"] != r.Before {
+		t.Errorf("a thread of a pool ran as %+v, then as %+v; the process was started as %+v", r.Pooled["before"], r.Pooled["during"], r.Before)
 	}
 	if v := r.Pooled["after"]; v.Cores != r.Before.Cores {
 		t.Errorf("a thread of a pool that is made later is bound to the cores %s of the others", v.Cores)
@@ -450,7 +508,91 @@ func TestWhatIsNotPermittedIsToldOnceAndWorkGoesOn(t *testing.T) {
 	if r.Pooled["first"] != r.Before || r.Pooled["second"] != r.Before {
 		t.Errorf("tasks ran as %+v", r.Pooled)
 	}
+	want := r.Before
+	if want.Nice += 5; r.Pooled["after idle"] != want {
+		t.Errorf("after a class that was lower a task ran as %+v, want %+v", r.Pooled["after idle"], want)
+	}
 	if len(r.Told) != 1 || !strings.Contains(r.Told[0], "checks: priority high is not permitted") || !strings.Contains(r.Told[0], "none of the cores [4095]") {
 		t.Errorf("told %q", r.Told)
+	}
+}
+
+func TestCoresThatTheProcessWasNotStartedWithAreLeftOut(t *testing.T) {
+	start, err := readAttributes(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cores, err := Cores()
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := cores[len(cores)-1]
+	start.cores.Clear(last)
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		runtime.LockOSThread()
+		err = start.setCores(0, []int{last})
+	})
+	wait.Wait()
+	if err == nil || !strings.Contains(err.Error(), "may use none of the cores") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestNoThreadIsLeftOutThatIsMadeMeanwhile(t *testing.T) {
+	cores, err := Cores()
+	if err != nil {
+		t.Fatal(err)
+	}
+	threads := newThreads(t)
+	defer threads.Main(Class{})
+	defer crowdOfThreads()()
+	for i := range 300 {
+		core := cores[i%len(cores)]
+		threads.Main(Class{Cores: []int{core}})
+		all, err := threadsOf(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tid := range all {
+			if now, err := readAttributes(tid); err == nil && (!now.cores.IsSet(core) || now.cores.Count() != 1) {
+				t.Fatalf("round %d: a thread runs on %d cores, and on %d: %v", i, now.cores.Count(), core, now.cores.IsSet(core))
+			}
+		}
+	}
+}
+
+func TestTheFirstThreadOfTheProcessIsLeftToTheProcess(t *testing.T) {
+	p := newThreads(t).NewPool("test", 0, Class{Priority: Idle})
+	used := make(chan int, 1)
+	for found := false; !found; {
+		var wait sync.WaitGroup
+		var mu sync.Mutex
+		for range 32 { // so many at once that all threads of Go are needed
+			wait.Go(func() {
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+				_ = nap()
+				mu.Lock()
+				mine := !found && unix.Gettid() == os.Getpid()
+				found = found || mine
+				mu.Unlock()
+				if !mine {
+					return
+				}
+				r := &runs{}
+				p.mu.Lock()
+				p.running[r] = 0
+				p.mu.Unlock()
+				p.thread(r, &task{done: make(chan struct{}), do: func() error {
+					used <- unix.Gettid()
+					return nil
+				}})
+			})
+		}
+		wait.Wait()
+	}
+	if tid := <-used; tid == os.Getpid() {
+		t.Error("a task ran on it")
 	}
 }
