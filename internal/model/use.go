@@ -22,3 +22,16 @@ type Use struct {
 	Bytes     Bytes         // how much was read or made; 0 when nobody said
 	OK        bool          // whether it succeeded
 }
+
+// A UseCount sums up the uses of a model within an hour that were noticed in one way.
+type UseCount struct {
+	Model    ID
+	Hour     time.Time // its beginning
+	By       UseSource
+	Times    int           // uses, failed ones too
+	Failures int           // of these
+	Timed    int           // of these, how many have a duration
+	Duration time.Duration // of the timed ones together, to the microsecond
+	Bytes    Bytes
+	Last     time.Time // when the last of them was
+}
