@@ -219,76 +219,91 @@ func TestReadersOfAModelThatMovesNeverFailAndNeverReadAWrongByte(t *testing.T) {
 func TestAMoveThatCrashesAnywhereLeavesTheModelWhole(t *testing.T) {
 	s := tiny()
 	tiers := model.Tiers()
-	crashed := 0
-	for seed := range uint64(220) {
-		rnd := rand.New(rand.NewPCG(seed, 11))
-		root := filepath.Join(memoryDir(t), "w")
-		set := tiered(root)
-		func() {
-			w := pulled2(t, set, s)
-			defer w.Close()
-			move(t, w, s, tiers[rnd.IntN(3)])
-		}()
-		d, err := crashdisk.New(root)
-		if err != nil {
-			t.Fatal(err)
-		}
-		boot := bootA
-		for range 1 + rnd.IntN(2) {
-			crashing := set
-			crashing.Disk, crashing.BootID = d, boot
-			d.StopAfter(1 + rnd.IntN(70))
-			w, err := store.New(crashing).Own(t.Context(), "test", nil)
-			if err == nil {
-				_, err = w.Move(t.Context(), s.m.ID, tiers[rnd.IntN(3)], store.Moving{})
+	rounds := 0
+	for _, from := range tiers {
+		for _, to := range tiers {
+			if from == to {
+				continue
 			}
-			if err != nil && !errors.Is(err, crashdisk.ErrStopped) {
-				t.Fatalf("seed %d: %v", seed, err)
-			}
-			if err != nil {
-				crashed++
-			}
-			if rnd.IntN(2) == 0 {
-				if err := d.Kill(); err != nil {
+			for at, whole := 1, false; !whole; at += 3 {
+				rnd := rand.New(rand.NewPCG(uint64(at), uint64(rounds)))
+				root := filepath.Join(memoryDir(t), "w")
+				set := tiered(root)
+				w := pulled2(t, set, s)
+				move(t, w, s, from)
+				if err := w.Close(); err != nil {
 					t.Fatal(err)
 				}
-			} else {
-				if err := d.PowerLoss(seed, root+".after"); err != nil {
+				whole = crash(t, set, s, to, at, rnd)
+				if rnd.IntN(3) == 0 { // and again, on the way to wherever
+					crash(t, set, s, tiers[rnd.IntN(3)], 1+rnd.IntN(40), rnd)
+				}
+				w = own2(t, set)
+				end := tiers[rnd.IntN(3)]
+				move(t, w, s, end)
+				if err := w.Abandon(s.m.ID); err != nil {
+					t.Fatal(err)
+				}
+				collect(t, w)
+				lies(t, w.Store, s, end)
+				if err := w.Close(); err != nil {
 					t.Fatal(err)
 				}
 				removeAll(t, root)
-				if err := os.Rename(root+".after", root); err != nil { // links lead to absolute names
-					t.Fatal(err)
-				}
-				boot = "another boot"
-			}
-			removeAll(t, root+".attic")
-			if st := store.New(set); checkTruth(st, s) != nil || !st.Available(s.m.ID, commit1, s.m.Files) {
-				t.Fatalf("seed %d: after the crash: %v", seed, checkTruth(st, s))
-			}
-			if d, err = crashdisk.New(root); err != nil {
-				t.Fatal(err)
+				rounds++
 			}
 		}
-		removeAll(t, root+".attic")
-		w := own2(t, set)
-		to := tiers[rnd.IntN(3)]
-		move(t, w, s, to)
-		if to == model.Hot || rnd.IntN(2) == 0 {
-			if err := w.Abandon(s.m.ID); err != nil {
-				t.Fatal(err)
-			}
-		}
-		collect(t, w)
-		lies(t, w.Store, s, to)
-		if err := w.Close(); err != nil {
+	}
+	if rounds < 200 {
+		t.Errorf("only %d rounds", rounds)
+	}
+}
+
+// crash moves a sample on a disk that stops after some operations, and then looks as after a kill or a power loss. It fails when
+// the model is not whole then, and reports whether the move was over before.
+func crash(t testing.TB, set store.Settings, s sample, to model.Tier, after int, rnd *rand.Rand) bool {
+	t.Helper()
+	root := filepath.Dir(set.Path)
+	d, err := crashdisk.New(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crashing := set
+	crashing.Disk = d
+	w, err := store.New(crashing).Own(t.Context(), "test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.StopAfter(after)
+	_, failed := w.Move(t.Context(), s.m.ID, to, store.Moving{})
+	if failed != nil && !errors.Is(failed, crashdisk.ErrStopped) {
+		t.Fatal(failed)
+	}
+	if failed != nil && rnd.IntN(2) == 0 { // the next process opens the store before the power fails
+		if err := d.Kill(); err != nil {
 			t.Fatal(err)
 		}
+		d.Restart()
+		if _, err := store.New(crashing).Own(t.Context(), "test", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rnd.IntN(4) == 0 {
+		err = d.Kill()
+	} else if err = d.PowerLoss(rnd.Uint64(), root+".after"); err == nil {
 		removeAll(t, root)
+		err = os.Rename(root+".after", root) // links lead to absolute names
 	}
-	if crashed < 150 {
-		t.Errorf("only %d crashes", crashed)
+	if err != nil {
+		t.Fatal(err)
 	}
+	removeAll(t, root+".attic")
+	st := store.New(set)
+	if err := checkTruth(st, s); err != nil || !st.Available(s.m.ID, commit1, s.m.Files) {
+		m, _ := st.Model(s.m.ID)
+		t.Fatalf("to %s, stopped after %d operations: %v; %+v", to, after, err, m)
+	}
+	return failed == nil
 }
 
 func pulled2(t testing.TB, set store.Settings, s sample) *store.Writer {
