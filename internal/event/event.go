@@ -23,6 +23,7 @@ const (
 	KindSpace    Kind = "space"    // Space: there is too little room on the disk
 	KindStored   Kind = "stored"   // Stored: what the store holds of a model is not what it was
 	KindMove     Kind = "move"     // Move: how far a model is on its way from one tier to another
+	KindTier     Kind = "tier"     // Tier: the folder of a tier is no longer as it was
 )
 
 // An Event is one thing that happened. It is a value; nobody changes its Data once it is told.
@@ -34,7 +35,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit, Space, Stored or Move, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move or Tier, by Kind
 }
 
 // Progress is how far a download is.
@@ -75,10 +76,10 @@ type Space struct {
 }
 
 // Stored is a change of what the store holds of the event's model, or of any when it names none: something was
-// removed, repaired or found damaged. It is told once the change can be seen. What a download brings is told by
+// removed, repaired, found damaged, moved or pinned. It is told once the change can be seen. What a download brings is told by
 // its Change to model.Completed.
 type Stored struct {
-	Why string // in words: "removed", "repaired", "damaged", "verified", "collected"
+	Why string // in words: "removed", "repaired", "damaged", "verified", "collected", "moved", "pinned", "unpinned"
 }
 
 // The states of a move.
@@ -96,6 +97,13 @@ type Move struct {
 	Done, Total model.Bytes
 	State       string // one of the Move constants
 	Error       string // in words; "" unless it failed
+}
+
+// Tier is how the folder of a tier stands from now on.
+type Tier struct {
+	Tier    model.Tier
+	State   string // ready, missing, read_only or full
+	Problem string // in words, with what to do; "" when it is ready
 }
 
 // fleeting reports whether a newer event of the same subject makes e worthless: then nobody has to be told of all.

@@ -42,6 +42,9 @@ func TestEveryEventReadsBackFromJSONAsItWas(t *testing.T) {
 		`{"seq":10,"at":"2026-03-29T01:59:59.000005Z","kind":"move","model":"org/name","data":{"from":"warm","to":"hot","done_bytes":10,"total_bytes":10,"state":"done"}}`: {
 			10, at, KindMove, "", id, Move{From: model.Warm, To: model.Hot, Done: 10, Total: 10, State: MoveDone},
 		},
+		`{"seq":11,"at":"2026-03-29T01:59:59.000005Z","kind":"tier","data":{"tier":"cold","state":"missing","problem":"mount it"}}`: {
+			11, at, KindTier, "", model.ID{}, Tier{model.Cold, "missing", "mount it"},
+		},
 		`{"seq":7,"at":"2026-03-29T01:59:59.000005Z","kind":"newer","data":{"a":1}}`: {
 			7, at, "newer", "", model.ID{}, json.RawMessage(`{"a":1}`),
 		},
