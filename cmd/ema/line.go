@@ -192,7 +192,7 @@ func storeSettings(c config.Config) (store.Settings, error) {
 		}
 	}
 	return store.Settings{
-		Path: c.Store.Path, StateDir: c.Store.StateDir, Process: c.Store.Durability == "process",
+		Path: c.Store.Path, StateDir: c.Store.StateDir, Process: c.Store.Durability == "process", Colder: colder(c.StorageTiers),
 		WriteSize: c.Store.WriteSizeKB.Bytes(), Cache: cachePolicy(c.Store.PageCache),
 	}, nil
 }

@@ -1212,6 +1212,8 @@ export interface components {
              * @description Of what is here, each content once.
              */
             size_mb: number;
+            /** @description Why a part of it cannot be reached, and where to look. */
+            storage_problem?: string;
             /** @description Hot, warm or cold, where most of it lies; null when nothing of it is here. */
             storage_tier: string | null;
             /**
