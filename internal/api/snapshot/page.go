@@ -32,6 +32,7 @@ type page struct {
 type fragment struct {
 	facts  facts  // of which it was made
 	member []byte // "name":{…}, as it stands in the whole
+	stock  []byte // {…} in the answer about storage; nil when nothing is here
 	answer        // {…} alone
 }
 
@@ -169,6 +170,11 @@ func (m *Models) fragment(f facts, old *page) (*fragment, error) {
 		return nil, err
 	}
 	n := &fragment{facts: f}
+	if f.holding != nil {
+		if n.stock, err = encode(f.stock()); err != nil {
+			return nil, err
+		}
+	}
 	n.member = slices.Concat(member, []byte{':'}, body)
 	body = n.member[len(member)+1:]
 	if was != nil && bytes.Equal(was.body, body) {

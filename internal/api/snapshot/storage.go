@@ -146,6 +146,10 @@ func (m *Models) write(t *report, p *page, tiers []Tier, old *report) error {
 	if err != nil {
 		return err
 	}
+	body, err = stocked(body, p)
+	if err != nil {
+		return err
+	}
 	if old != nil && bytes.Equal(old.body, body) {
 		t.answer = old.answer
 	} else {
@@ -154,32 +158,64 @@ func (m *Models) write(t *report, p *page, tiers []Tier, old *report) error {
 	return nil
 }
 
-// tally is the answer about storage.
+// stocked is an encoded answer with the models of p in it, the largest first.
+func stocked(body []byte, p *page) ([]byte, error) {
+	before, after, found := bytes.Cut(body, []byte(noModels))
+	if !found {
+		return nil, fmt.Errorf("the answer about storage has no place for models: %.100s", body)
+	}
+	all, size := make([]*fragment, 0, len(p.fragments)), len(body)
+	for _, f := range p.fragments {
+		if f.stock != nil {
+			all, size = append(all, f), size+len(f.stock)+1
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *fragment) int { return cmp.Compare(b.facts.holding.stored, a.facts.holding.stored) })
+	whole := append(make([]byte, 0, size), before...)
+	whole = append(whole, noModels[:len(noModels)-1]...)
+	for i, f := range all {
+		if i > 0 {
+			whole = append(whole, ',')
+		}
+		whole = append(whole, f.stock...)
+	}
+	return append(append(whole, ']'), after...), nil
+}
+
+// noModels is where the models of an answer about storage belong.
+const noModels = `"models_storage":[]`
+
+// stock is what the answer about storage tells of one model that is here.
+func (f facts) stock() client.ModelStorage {
+	h := f.holding
+	s := client.ModelStorage{Model: f.name, SizeGB: gb(h.stored), SizeBytes: int64(h.stored), Tier: string(h.tier), Pinned: f.pinned}
+	s.LastAccessed, s.UsageFrequency = f.use()
+	if len(h.tiers) > 1 {
+		s.TierBytes = make(map[string]int64, len(h.tiers))
+		for t, n := range h.tiers {
+			s.TierBytes[string(t)] = int64(n)
+		}
+	}
+	return s
+}
+
+// tally is the answer about storage, but for the models.
 func tally(p *page, tiers []Tier, cleanup client.CleanupSuggestions) client.Storage {
 	s := client.Storage{Models: []client.ModelStorage{}, Tiers: []client.TierStorage{}, Moves: []client.ModelMove{}, Cleanup: cleanup}
 	var stored model.Bytes
-	held, count := map[model.Tier]model.Bytes{}, map[model.Tier]int{}
+	models, held, count := 0, map[model.Tier]model.Bytes{}, map[model.Tier]int{}
 	for _, f := range p.fragments {
 		h := f.facts.holding
 		if h == nil {
 			continue
 		}
+		models++
 		stored += h.stored
 		count[h.tier]++
-		one := client.ModelStorage{Model: f.facts.name, SizeGB: gb(h.stored), SizeBytes: int64(h.stored), Tier: string(h.tier), Pinned: f.facts.pinned}
-		one.LastAccessed, one.UsageFrequency = f.facts.use()
 		for t, n := range h.tiers {
 			held[t] += n
-			if len(h.tiers) > 1 {
-				if one.TierBytes == nil {
-					one.TierBytes = make(map[string]int64, len(h.tiers))
-				}
-				one.TierBytes[string(t)] = int64(n)
-			}
 		}
-		s.Models = append(s.Models, one)
 	}
-	slices.SortStableFunc(s.Models, func(a, b client.ModelStorage) int { return cmp.Compare(b.SizeBytes, a.SizeBytes) })
 	var all Volume // each file system once
 	seen := map[uint64]bool{}
 	for _, t := range tiers {
@@ -191,7 +227,7 @@ func tally(p *page, tiers []Tier, cleanup client.CleanupSuggestions) client.Stor
 	}
 	s.Summary = client.StorageSummary{
 		CapacityGB: gb(all.Total), UsedGB: gb(all.Used), AvailableGB: gb(all.Available), UsagePercent: all.usage(),
-		Models: len(s.Models), ModelsGB: gb(stored), ReserveGB: gb(all.Reserve),
+		Models: models, ModelsGB: gb(stored), ReserveGB: gb(all.Reserve),
 	}
 	return s
 }
