@@ -122,7 +122,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	if err != nil {
 		return err
 	}
-	kept, err := ledger.Open(ctx, filepath.Join(state, "ema.db"))
+	kept, err := ledger.Open(ctx, filepath.Join(state, ledgerFile))
 	if err != nil {
 		return errors.Join(err, socket.Close())
 	}

@@ -63,7 +63,7 @@ func (r revision) rank() int {
 func (m *Models) hold(found store.Model, mark stamp, at time.Time) *holding {
 	h := &holding{
 		id: found.ID, size: found.Size, stored: found.Size + found.Incomplete, mark: mark, racy: mark.racy(at),
-		tier: most(found.Tiers), tiers: found.Tiers, away: found.Away,
+		tier: Mostly(found.Tiers), tiers: found.Tiers, away: found.Away,
 	}
 	if found.Incomplete > 0 { // what is being fetched lies in the hot tier
 		h.tiers = maps.Clone(found.Tiers)
@@ -104,8 +104,8 @@ func (m *Models) hold(found store.Model, mark stamp, at time.Time) *holding {
 	return h
 }
 
-// most is the tier in which most lies; of equal ones the fastest.
-func most(tiers map[model.Tier]model.Bytes) model.Tier {
+// Mostly is the tier in which most lies; of equal ones the fastest.
+func Mostly(tiers map[model.Tier]model.Bytes) model.Tier {
 	found := model.Hot
 	for _, t := range model.Tiers() {
 		if tiers[t] > tiers[found] {

@@ -223,7 +223,7 @@ func tally(p *page, tiers []Tier, cleanup client.CleanupSuggestions) client.Stor
 			all.Total, all.Used, all.Available, all.Reserve = all.Total+t.Total, all.Used+t.Used, all.Available+t.Available, all.Reserve+t.Reserve
 		}
 		seen[t.Device] = t.Device != 0
-		s.Tiers = append(s.Tiers, t.tell(held[t.Tier], count[t.Tier]))
+		s.Tiers = append(s.Tiers, t.Tell(held[t.Tier], count[t.Tier]))
 	}
 	s.Summary = client.StorageSummary{
 		CapacityGB: gb(all.Total), UsedGB: gb(all.Used), AvailableGB: gb(all.Available), UsagePercent: all.usage(),
@@ -241,8 +241,9 @@ func (v Volume) usage() float64 {
 	return 0
 }
 
-// tell is the answer about a tier in which models take so much. Where it is bounded below its file system, the bound counts.
-func (t Tier) tell(held model.Bytes, models int) client.TierStorage {
+// Tell is the answer about a tier in which so many models take so much. Where it is bounded below its file system, the bound
+// counts.
+func (t Tier) Tell(held model.Bytes, models int) client.TierStorage {
 	s := client.TierStorage{
 		Tier: string(t.Tier), Path: t.Path, State: t.State, Problem: t.Problem,
 		CapacityGB: gb(t.Total), MaxSizeGB: gb(t.Max), UsedGB: gb(t.Used), AvailableGB: gb(t.Available), UsagePercent: t.usage(),
