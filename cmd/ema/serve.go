@@ -220,6 +220,7 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })
+	g.Go(func() error { return watchTiers(ctx, d.line.Store.Tiers, d.tierChanged) })
 	g.Go(func() error { return d.sizeQueue(ctx) })
 	g.Go(func() error { return d.forget(ctx) })
 	g.Go(func() error { return d.rest(ctx) })
