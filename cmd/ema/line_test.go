@@ -150,6 +150,10 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"memory_management.download_buffer_size_mb": {{"32", "fetch", "Buffers", 32 * model.MiB}},
 		"cleanup.min_free_gb":                       {{"2", "free", "", 2 * model.GiB}},
 
+		"storage_tiers.hot.path":  {{"/models", "store", "Path", "/models"}},
+		"storage_tiers.warm.path": {{"/w", "store", "Colder", map[model.Tier]string{model.Warm: "/w"}}},
+		"storage_tiers.cold.path": {{"/c", "store", "Colder", map[model.Tier]string{model.Cold: "/c"}}},
+
 		"retry_optimization.max_retries":                           {{"9", "fetch", "Retry.Max", 9}, {"0", "fetch", "Retry.Max", -1}},
 		"retry_optimization.base_delay_seconds":                    {{"2", "fetch", "Retry.Base", 2 * time.Second}, {"0", "fetch", "Retry.Base", time.Nanosecond}},
 		"retry_optimization.max_delay_seconds":                     {{"60", "fetch", "Retry.MaxDelay", time.Minute}},

@@ -253,7 +253,7 @@ func TestAMoveHereThatIsInterruptedGoesOnLater(t *testing.T) {
 	}
 	_, path, _ := ema(t.Context(), "path", "acme/slow")
 	to, cut := "cold", 0
-	for after := int64(0); cut < 15 && after < 400; after++ {
+	for after := int64(0); cut < 8 && after < 400; after++ {
 		code, _, stderr := ema(fade(t.Context(), after), "tier", "move", "acme/slow", to)
 		switch {
 		case code == 0 && to == "cold":
@@ -272,7 +272,7 @@ func TestAMoveHereThatIsInterruptedGoesOnLater(t *testing.T) {
 			t.Fatalf("after %d questions its path is %q (%s), want %q", after, now, stderr, path)
 		}
 	}
-	if cut < 15 {
+	if cut < 8 {
 		t.Errorf("only %d moves were interrupted", cut)
 	}
 	if code, _, stderr := ema(t.Context(), "verify", "acme/slow"); code != 0 {

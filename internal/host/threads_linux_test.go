@@ -124,7 +124,8 @@ func TestATaskRunsOnAThreadOfItsClass(t *testing.T) {
 		"as usual at the disk":                {Class{}, IONormal, with(func(v *view) { v.IO = 2<<13 | 4 })},
 		"last at the disk":                    {Class{}, IOLow, with(func(v *view) { v.IO = 3<<13 | 7 })},
 		"with all of it": {
-			Class{Idle, []int{last}}, IONormal,
+			Class{Idle, []int{last}},
+			IONormal,
 			with(func(v *view) { v.Policy, v.Cores, v.IO = unix.SCHED_IDLE, strconv.Itoa(last), 2<<13|4 }),
 		},
 	}
@@ -147,7 +148,9 @@ func TestATaskDoesNotHaveTheIOPriorityOfTheOneBefore(t *testing.T) {
 	p := newThreads(t).NewPool("test", 1, Class{})
 	var wait sync.WaitGroup
 	began, let := make(chan struct{}), make(chan struct{})
-	wait.Go(func() { _ = p.Do(context.Background(), func(context.Context) error { close(began); <-let; return nil }) })
+	wait.Go(func() {
+		_ = p.Do(context.Background(), func(context.Context) error { close(began); <-let; return nil })
+	})
 	<-began
 	tids := map[int]bool{}
 	for i, io := range []IOPriority{IOLow, "", IOHigh, IONormal, ""} {
