@@ -66,8 +66,7 @@ func (r Rule) Score(uses int) float64 {
 // busy models stay where they are, and count.
 func Plan(now time.Time, models []Facts, uses *Uses, r Rules) []model.Move {
 	p := newPlanner(now, models, uses, r)
-	for !p.assign() {
-	}
+	p.assign()
 	return p.order()
 }
 
@@ -92,7 +91,6 @@ type candidate struct {
 	score  [tiers]float64
 	last   time.Time
 	young  bool
-	bound  bool   // it has to stay where it is, since there is no room for it elsewhere
 	falls  string // why it leaves its tier for a colder one; "" while it does not
 	yields bool   // because another comes, and for no other reason
 }
@@ -127,25 +125,15 @@ func newPlanner(now time.Time, models []Facts, uses *Uses, r Rules) *planner {
 	return p
 }
 
-// assign gives every model its place, as if all moved at once: first the fastest tier takes those that belong there most, then
-// the next of the others. It returns false when there is a model for which no tier has room: that one has to stay where it is,
-// and all are to be assigned anew.
+// assign gives every model its place, as if all moved at once: first the fastest tier takes those that belong there most,
+// then the next of the others, and who is left stays where it is.
 //
 // With the models in their places it would give all the same ones again: who has a place comes before who has the same
 // score and has none. So nothing goes to and fro.
-func (p *planner) assign() bool {
+func (p *planner) assign() {
 	holds := p.fixed
 	fits := func(t int, size model.Bytes) bool { return p.rules[t].Max <= 0 || holds[t]+size <= p.rules[t].Max }
-	var waiting []*candidate // that are not in their places yet
-	for _, c := range p.models {
-		c.to, c.falls, c.yields = -1, "", false
-		if c.bound {
-			c.to = c.at
-			holds[c.at] += c.Size
-			continue
-		}
-		waiting = append(waiting, c)
-	}
+	waiting := slices.Clone(p.models) // that are not in their places yet
 	for t := range tiers {
 		if !p.usable[t] {
 			continue
@@ -169,19 +157,16 @@ func (p *planner) assign() bool {
 		}
 		waiting = rest
 	}
-	settled := true
 	for _, c := range waiting {
-		for t := p.coldest; t > c.at && c.to < 0; t-- {
+		c.to = c.at
+		for t := p.coldest; t > c.at; t-- {
 			if p.usable[t] && fits(t, c.Size) { // it does not belong there, but there it may be
 				c.to = t
 				holds[t] += c.Size
+				break
 			}
 		}
-		if c.to < 0 {
-			c.bound, settled = true, false
-		}
 	}
-	return settled
 }
 
 // claims reports whether a model wants to be in a tier.

@@ -212,6 +212,44 @@ func TestAPromotionTakesOnlyThePlaceOfLowerScores(t *testing.T) {
 	}
 }
 
+func TestOfEqualScoresWhoIsThereStaysAndTheOtherGetsTheNextBest(t *testing.T) {
+	r := usual()
+	r.Tiers[model.Hot] = Rule{Uses: 10, Window: 7 * day, Max: 10 * model.GiB}
+	models := []Facts{lives("a", model.Hot), lives("b", model.Cold)}
+	if got := brief(Plan(noon(), models, used(map[string]int{"a": 10, "b": 99}), r)); got != "b cold>warm" {
+		t.Errorf("moves %q", got)
+	}
+}
+
+func TestNobodyMakesRoomForWhoCannotCome(t *testing.T) {
+	r := usual()
+	r.Tiers[model.Hot] = Rule{Uses: 10, Window: 7 * day, Max: 21}
+	r.Tiers[model.Warm] = Rule{Uses: 3, Window: 30 * day, Max: 20}
+	r.Tiers[model.Cold] = Rule{Uses: 0, Window: 90 * day, Max: 10}
+	sized := func(name string, at model.Tier, size model.Bytes) Facts {
+		m := lives(name, at)
+		m.Size = size
+		return m
+	}
+	// For the new one the small and the large would have to go, and for the large there is no room anywhere.
+	models := []Facts{sized("small", model.Hot, 3), sized("large", model.Hot, 18), sized("new", model.Warm, 20)}
+	if got := brief(Plan(noon(), models, used(map[string]int{"small": 5, "large": 6, "new": 10}), r)); got != "" {
+		t.Errorf("moves %q", got)
+	}
+}
+
+func TestEveryModelBelongsToATierThatAsksForNoUse(t *testing.T) {
+	r := usual()
+	r.Tiers[model.Warm] = Rule{Uses: 0, Window: 30 * day}
+	moves := Plan(noon(), []Facts{lives("a", model.Cold), lives("b", model.Hot)}, used(nil), r)
+	if got := brief(moves); got != "b hot>warm, a cold>warm" {
+		t.Errorf("moves %q", got)
+	}
+	if want := "every model belongs to warm: score 1 >= 0.8"; moves[1].Why != want {
+		t.Errorf("because %q, want %q", moves[1].Why, want)
+	}
+}
+
 func TestNothingMovesWhereThereIsNoRoom(t *testing.T) {
 	r := usual()
 	r.Tiers[model.Cold] = Rule{Uses: 0, Window: 90 * day, Max: 10 * model.GiB}
