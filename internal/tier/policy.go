@@ -188,8 +188,12 @@ func (c *candidate) before(o *candidate, t int) int {
 		first(c.at == t, o.at == t),
 		cmp.Compare(o.uses[t], c.uses[t]),
 		o.last.Compare(c.last),
-		cmp.Compare(c.ID.Name, o.ID.Name), cmp.Compare(c.ID.Scheme, o.ID.Scheme),
+		compareIDs(c.ID, o.ID),
 	)
+}
+
+func compareIDs(a, b model.ID) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Scheme, b.Scheme))
 }
 
 func first(a, b bool) int {
