@@ -59,6 +59,7 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	}
 	d.mu.Unlock()
 
+	d.moves.reconsider()
 	acting, restart := config.Changes(before, next)
 	for _, w := range next.Warnings {
 		d.log.Warn("configuration", "key", w.Key, "warning", w.Text)

@@ -78,6 +78,8 @@ type daemon struct {
 	metrics *metrics.Metrics
 	models  *snapshot.Models
 	repairs *repairs
+	habits  *habits
+	moves   *moves
 	meter   host.Meter
 	heap    heap
 	rested  chan struct{} // holds one when a download has ended
@@ -152,7 +154,10 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	if err := d.queue.Load(ctx); err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	d.repairs = newRepairs(d)
+	d.repairs, d.moves = newRepairs(d), newMoves(d)
+	if d.habits, err = recall(ctx, kept, e.StorageTiers); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	if d.models, err = d.answers(ctx); err != nil {
 		return errors.Join(err, socket.Close())
 	}
@@ -217,6 +222,8 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.network.run(ctx, d.api) })
 	g.Go(func() error { return d.catchUp(ctx) })
 	g.Go(func() error { return d.repairs.run(ctx) })
+	g.Go(func() error { return d.moves.run(ctx) })
+	g.Go(func() error { return d.moves.rule(ctx) })
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })
@@ -295,9 +302,12 @@ func (d *daemon) forget(ctx context.Context) error {
 		keep := d.settings.Database.RetentionDays.Duration()
 		d.mu.Unlock()
 		n, err := d.ledger.Prune(ctx, time.Now().Add(-keep))
-		if err == nil {
-			_, err = d.ledger.PruneAudit(ctx, time.Now().Add(-keep))
+		for _, prune := range []func(context.Context, time.Time) (int, error){d.ledger.PruneAudit, d.ledger.PruneUses, d.ledger.PruneMoves} {
+			if err == nil {
+				_, err = prune(ctx, time.Now().Add(-keep))
+			}
 		}
+		d.habits.uses.Forget(time.Now())
 		if err != nil && ctx.Err() == nil {
 			d.log.Warn("history not pruned", "error", err.Error())
 		} else if n > 0 {

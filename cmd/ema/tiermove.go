@@ -11,6 +11,7 @@ import (
 
 	"ema/client"
 	"ema/internal/api/snapshot"
+	"ema/internal/host"
 	"ema/internal/model"
 	"ema/internal/pipeline"
 	"ema/internal/store"
@@ -258,10 +259,19 @@ func (a *app) moveHere(ctx context.Context, id model.ID, to model.Tier) (m clien
 	show := a.watchMove(id)
 	show.start()
 	show.moving(m)
-	moved, err := w.Move(ctx, id, to, store.Moving{Progress: func(n int64) {
-		show.progress.progress.Written.Add(n)
-		show.progress.progress.Received.Add(n)
-	}})
+	e, err := a.settings()
+	if err != nil {
+		return m, err
+	}
+	var moved store.Moved
+	threads := host.NewThreads(func(problem string) { fmt.Fprintln(a.stderr, "ema: note: "+problem) })
+	err = threads.NewPool("moves", 1, host.Class{}).DoAt(ctx, slower(e.StorageTiers, snapshot.Mostly(here.Tiers), to), func(ctx context.Context) (err error) {
+		moved, err = w.Move(ctx, id, to, store.Moving{Progress: func(n int64) {
+			show.progress.progress.Written.Add(n)
+			show.progress.progress.Received.Add(n)
+		}})
+		return err
+	})
 	show.stop()
 	if ctx.Err() != nil && model.ClassOf(err) == model.Cancelled {
 		return m, &model.Error{
@@ -293,6 +303,11 @@ func (a *app) allowed(ctx context.Context, s *store.Store, id model.ID, to model
 	for _, m := range models {
 		held += m.Tiers[to]
 	}
+	return overfull(id, to, held, more, most)
+}
+
+// overfull refuses more bytes in a tier than it may hold.
+func overfull(id model.ID, to model.Tier, held, more, most model.Bytes) error {
 	if short := held + more - most; short > 0 {
 		return &model.Error{
 			Op: "move", Class: model.DiskFull, Model: id, Short: short,

@@ -24,7 +24,7 @@ func colder(set config.StorageTiers) map[model.Tier]string {
 
 // largest is what a tier's models may take together; 0 is no bound.
 func largest(set config.StorageTiers, t model.Tier) model.Bytes {
-	return map[model.Tier]config.Tier{model.Hot: set.Hot, model.Warm: set.Warm, model.Cold: set.Cold}[t].MaxSizeGB.Bytes()
+	return section(set, t).MaxSizeGB.Bytes()
 }
 
 // tiers are how the tiers of a store stand, the hot one first. Reserve is what downloads leave free, in the hot one. Only the

@@ -55,9 +55,23 @@ func TestAModelMovesByItsScoreAndStaysBetweenTheThresholds(t *testing.T) {
 		uses int
 		to   string
 	}{
-		{model.Hot, 0, "cold"}, {model.Hot, 1, "warm"}, {model.Hot, 2, "warm"}, {model.Hot, 3, ""}, {model.Hot, 7, ""}, {model.Hot, 99, ""},
-		{model.Warm, 0, "cold"}, {model.Warm, 1, ""}, {model.Warm, 2, ""}, {model.Warm, 7, ""}, {model.Warm, 8, "hot"}, {model.Warm, 99, "hot"},
-		{model.Cold, 0, ""}, {model.Cold, 2, ""}, {model.Cold, 3, "warm"}, {model.Cold, 7, "warm"}, {model.Cold, 8, "hot"},
+		{model.Hot, 0, "cold"},
+		{model.Hot, 1, "warm"},
+		{model.Hot, 2, "warm"},
+		{model.Hot, 3, ""},
+		{model.Hot, 7, ""},
+		{model.Hot, 99, ""},
+		{model.Warm, 0, "cold"},
+		{model.Warm, 1, ""},
+		{model.Warm, 2, ""},
+		{model.Warm, 7, ""},
+		{model.Warm, 8, "hot"},
+		{model.Warm, 99, "hot"},
+		{model.Cold, 0, ""},
+		{model.Cold, 2, ""},
+		{model.Cold, 3, "warm"},
+		{model.Cold, 7, "warm"},
+		{model.Cold, 8, "hot"},
 	} {
 		want := ""
 		if c.to != "" {
