@@ -45,6 +45,7 @@ type Answers struct {
 	set     AnswerSettings
 	memory  *otter.Cache[inquiry, *kept] // nil = none
 	flights map[inquiry]*flight
+	room    int // how many more may be kept on disk for certain; others may fill it meanwhile
 }
 
 // NewAnswers makes an empty memory; what Folder has is read when it is asked for. told hears of a
@@ -71,7 +72,7 @@ func (a *Answers) Configure(s AnswerSettings) {
 			}
 		}
 	}
-	a.set = s
+	a.set, a.room = s, 0
 }
 
 // newMemory is bounded by the weight of its entries, in KiB. Each weighs at least its share of the
@@ -141,7 +142,29 @@ func (a *Answers) keep(q inquiry, k *kept) {
 	if memory != nil {
 		memory.Set(q, k)
 	}
-	a.tell(shelf(set).write(q, k))
+	if err := shelf(set).write(q, k); err != nil {
+		a.tell(err)
+		return
+	}
+	if a.hasRoom() {
+		return
+	}
+	room, err := shelf(set).tidyAround(q)
+	a.tell(err)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.room = room
+}
+
+// hasRoom reports whether one more may be kept on disk for certain, and counts it.
+func (a *Answers) hasRoom() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.room == 0 {
+		return false
+	}
+	a.room--
+	return true
 }
 
 // renew notes that the hub stands by k at this moment.

@@ -78,7 +78,7 @@ func (s shelf) write(q inquiry, k *kept) error {
 	if err != nil {
 		return notKept(errors.Join(err, os.Remove(f.Name())))
 	}
-	return s.tidyAround(filepath.Dir(name))
+	return nil
 }
 
 // renew says when the hub last stood by an answer.
@@ -96,28 +96,29 @@ func (s shelf) remove(q inquiry) error {
 	return notKept(os.Remove(s.file(q)))
 }
 
-// tidyAround makes room once the folder where something was written holds more than its share: then
-// there are about as many files as there may be. So most writes look at one folder only.
-func (s shelf) tidyAround(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return notKept(err)
+// tidyAround makes room once the folder where q was written holds more than its share: then there are
+// about as many files as there may be. Otherwise it looks at that folder only, since a command that
+// keeps one answer should not have to look at all. It returns how many more there may be for certain.
+func (s shelf) tidyAround(q inquiry) (room int, err error) {
+	if s.Folder == "" {
+		return 0, nil
 	}
-	if len(entries)*256 <= s.Entries {
-		return nil
+	entries, err := os.ReadDir(filepath.Dir(s.file(q)))
+	if err != nil || len(entries)*256 <= s.Entries {
+		return 0, notKept(err)
 	}
 	return s.tidy()
 }
 
 // tidy removes the oldest files when there are too many, and some more, so that it has not to be done
-// again soon; and what was never finished.
-func (s shelf) tidy() error {
+// again soon; and what was never finished. It returns how many more there may be.
+func (s shelf) tidy() (room int, err error) {
 	type file struct {
 		name string
 		time time.Time
 	}
 	var all []file
-	err := filepath.WalkDir(s.Folder, func(name string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(s.Folder, func(name string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return ignoreGone(err)
 		}
@@ -127,7 +128,7 @@ func (s shelf) tidy() error {
 		return nil // one that is gone meanwhile needs no removing
 	})
 	if err != nil {
-		return notKept(err)
+		return 0, notKept(err)
 	}
 	now := time.Now()
 	all = slices.DeleteFunc(all, func(f file) bool {
@@ -141,11 +142,13 @@ func (s shelf) tidy() error {
 	})
 	if len(all) > s.Entries {
 		slices.SortFunc(all, func(a, b file) int { return a.time.Compare(b.time) })
-		for _, f := range all[:len(all)-s.Entries+s.Entries/10] {
+		old := all[:len(all)-s.Entries+s.Entries/10]
+		for _, f := range old {
 			err = errors.Join(err, ignoreGone(os.Remove(f.name)))
 		}
+		all = all[len(old):]
 	}
-	return notKept(err)
+	return s.Entries - len(all), notKept(err)
 }
 
 // ignoreGone turns "does not exist" into nil: another process has tidied too.
