@@ -91,8 +91,9 @@ type CacheOptimization struct {
 	ModelCache ModelCache `json:"model_cache"`
 	// Partial files of interrupted downloads.
 	DownloadCache DownloadCache `json:"download_cache"`
-	// Answers of the hub. An expired one still serves, marked stale, when the hub can't be reached.
-	MetadataCache MetadataCache `json:"metadata_cache"`
+	// Answers of the hub. What it said about a commit is not asked for again. About a branch it is asked each time, and
+	// repeats only what has changed; when it cannot be reached, its last answer serves, and ema says so.
+	MetadataCache MetadataCache `json:"metadata_cache" active:"yes"`
 }
 
 // ModelCache keeps the bytes of models resident in memory, so that loading them needs no disk.
@@ -127,11 +128,13 @@ type DownloadCache struct {
 type MetadataCache struct {
 	// Switches this section on.
 	Enabled bool `json:"enabled"`
-	// Answers kept at most.
+	// Answers kept at most, in memory and on disk each; about so many, since several processes share those on disk.
 	MaxEntries int `json:"max_entries" range:"0..100000000"`
-	// How long an answer counts as fresh.
+	// How long an answer counts as fresh. A fresh one serves as soon as the hub fails once; an older one, called stale,
+	// when all attempts have failed.
 	TTLSeconds Seconds `json:"ttl_seconds" range:"0..31536000"`
-	// Keep answers over a restart.
+	// Keep answers over a restart, and share them with other processes: in answers/ of the store's state folder, which may
+	// be removed at any time.
 	PersistentCache bool `json:"persistent_cache"`
 	// Compress what is kept on disk.
 	Compress bool `json:"compress"`

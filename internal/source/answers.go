@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,7 +30,7 @@ type AnswerSettings struct {
 	Folder string
 	// Compress makes those in Folder smaller.
 	Compress bool
-	// TTL is how long an answer counts as fresh; see Sources.Recall.
+	// TTL is how long an answer counts as fresh; see Sources.Fresh.
 	TTL time.Duration
 }
 
@@ -188,12 +189,6 @@ func (a *Answers) forget(q inquiry) {
 	a.tell(shelf(set).remove(q))
 }
 
-// fresh reports whether k is younger than the hub's answers usually last.
-func (a *Answers) fresh(said time.Time) bool {
-	_, set := a.now()
-	return time.Since(said) < set.TTL
-}
-
 func (a *Answers) now() (*otter.Cache[inquiry, *kept], AnswerSettings) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -253,17 +248,32 @@ func (f *flight) wait(ctx context.Context) (k *kept, again bool, err error) {
 }
 
 // Recall is what the hub said when it was asked last, without asking it; nil when that is not known,
-// or not all of it. fresh says that it is younger than AnswerSettings.TTL; its time is in Resolved.
-func (s *Sources) Recall(ctx context.Context, id model.ID, rev string) (m *model.Manifest, fresh bool) {
+// or not all of it. Its time is in Resolved.
+func (s *Sources) Recall(ctx context.Context, id model.ID, rev string) *model.Manifest {
 	h, ok := s.byScheme[id.Scheme].(*hub)
 	if !ok || s.wire.answers == nil {
-		return nil, false
+		return nil
 	}
 	m, err := h.resolve(ctx, id, rev, true)
 	if err != nil {
-		return nil, false
+		return nil
 	}
-	return m, s.wire.answers.fresh(m.Resolved)
+	return m
+}
+
+// Fresh reports whether the hub's last answer about rev is known, and younger than AnswerSettings.TTL.
+func (s *Sources) Fresh(id model.ID, rev string) bool {
+	h, ok := s.byScheme[id.Scheme].(*hub)
+	if !ok || s.wire.answers == nil {
+		return false
+	}
+	u, err := h.infoURL(id, cmp.Or(rev, defaultRevision))
+	if err != nil {
+		return false
+	}
+	k := s.wire.answers.find(newInquiry(u, h.wire.token), u)
+	_, set := s.wire.answers.now()
+	return k != nil && time.Since(k.said) < set.TTL
 }
 
 // Forget has the hub asked again about m, whatever is kept: something of it was not true.

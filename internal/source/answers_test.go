@@ -154,7 +154,7 @@ func TestTheLastAnswerIsRecalledAndKnowsItsAge(t *testing.T) {
 	r := newRehearsal(t, many(1200))
 	set := keeping(t)
 	s := r.sources(with(t, set))
-	if m, _ := s.Recall(t.Context(), tiny, ""); m != nil {
+	if m := s.Recall(t.Context(), tiny, ""); m != nil {
 		t.Error("recalls what nobody has said")
 	}
 	first := resolved(t, s, tiny, "")
@@ -170,21 +170,21 @@ func TestTheLastAnswerIsRecalledAndKnowsItsAge(t *testing.T) {
 		"another process":       {r.sources(with(t, set)), true},
 		"when it is long since": {r.sources(with(t, AnswerSettings{Entries: 1000, Folder: set.Folder, TTL: time.Nanosecond})), false},
 	} {
-		m, fresh := other.s.Recall(t.Context(), tiny, "main")
+		m, fresh := other.s.Recall(t.Context(), tiny, "main"), other.s.Fresh(tiny, "")
 		if m == nil || fresh != other.fresh || len(m.Files) != 1200 || !m.Resolved.Equal(first.Resolved) {
 			t.Errorf("%s: %v, fresh %v", promise, m, fresh)
 		}
 	}
-	if m, _ := s.Recall(t.Context(), tiny, "next"); m != nil {
+	if m := s.Recall(t.Context(), tiny, "next"); m != nil || s.Fresh(tiny, "next") {
 		t.Error("recalls another branch")
 	}
-	if m, _ := s.Recall(t.Context(), model.ID{Scheme: model.Folder, Name: "/x"}, ""); m != nil {
+	if m := s.Recall(t.Context(), model.ID{Scheme: model.Folder, Name: "/x"}, ""); m != nil {
 		t.Error("recalls a folder")
 	}
-	if m, _ := r.sources().Recall(t.Context(), tiny, ""); m != nil {
+	if m := r.sources().Recall(t.Context(), tiny, ""); m != nil {
 		t.Error("recalls without keeping anything")
 	}
-	if m, _ := r.sources(with(t, AnswerSettings{Folder: set.Folder})).Recall(t.Context(), tiny, ""); m != nil {
+	if m := r.sources(with(t, AnswerSettings{Folder: set.Folder})).Recall(t.Context(), tiny, ""); m != nil {
 		t.Error("recalls where nothing is to be kept")
 	}
 }
@@ -204,7 +204,7 @@ func TestADenialIsNeverKeptAndEndsWhatWas(t *testing.T) {
 		if _, err := s.Resolve(t.Context(), tiny, ""); model.ClassOf(err) != model.ServerError {
 			t.Fatal(err)
 		}
-		if m, _ := s.Recall(t.Context(), tiny, ""); m == nil {
+		if m := s.Recall(t.Context(), tiny, ""); m == nil {
 			t.Errorf("after a failure of the hub nothing is known any more")
 		}
 		r.api = answers(status, `{"error":"no"}`)
@@ -212,7 +212,7 @@ func TestADenialIsNeverKeptAndEndsWhatWas(t *testing.T) {
 			t.Fatal("resolved")
 		}
 		for _, s := range []*Sources{s, r.sources(with(t, set))} {
-			if m, _ := s.Recall(t.Context(), tiny, ""); m != nil {
+			if m := s.Recall(t.Context(), tiny, ""); m != nil {
 				t.Errorf("%d: what the hub denies is recalled", status)
 			}
 		}
@@ -240,11 +240,11 @@ func TestAnswersBelongToTheirTokenAndHoldNoSecret(t *testing.T) {
 	own := func(s *Settings) { s.Token = token }
 	resolved(t, r.sources(own, with(t, set)), tiny, "")
 	for who, change := range map[string]func(*Settings){"nobody": func(*Settings) {}, "somebody else": func(s *Settings) { s.Token = "hf_other" }} {
-		if m, _ := r.sources(change, with(t, set)).Recall(t.Context(), tiny, ""); m != nil {
+		if m := r.sources(change, with(t, set)).Recall(t.Context(), tiny, ""); m != nil {
 			t.Errorf("%s sees what the token's owner was told", who)
 		}
 	}
-	if m, _ := r.sources(own, with(t, set)).Recall(t.Context(), tiny, ""); m == nil {
+	if m := r.sources(own, with(t, set)).Recall(t.Context(), tiny, ""); m == nil {
 		t.Error("the token's owner does not")
 	}
 	if kepts(t, set.Folder) == 0 {
@@ -333,7 +333,7 @@ func TestWhatProvedUntrueIsAskedForAgain(t *testing.T) {
 		t.Fatalf("%d pages", r.count("tree"))
 	}
 	s.Forget(t.Context(), m)
-	if m, _ := s.Recall(t.Context(), tiny, commit1); m != nil {
+	if m := s.Recall(t.Context(), tiny, commit1); m != nil {
 		t.Error("the commit is still known")
 	}
 	if kepts(t, set.Folder) != 1 { // the branch
