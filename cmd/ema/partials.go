@@ -59,7 +59,7 @@ func (d *daemon) tidyPartials(ctx context.Context) error {
 		}
 		timer := time.NewTimer(partialsEvery)
 		select {
-		case <-d.partials:
+		case <-d.tidying:
 		case <-timer.C:
 		case <-ctx.Done():
 		}
@@ -127,7 +127,7 @@ func (d *daemon) hearEnds(ctx context.Context) error {
 // lookAtPartials has tidyPartials look soon, if it does not already.
 func (d *daemon) lookAtPartials() {
 	select {
-	case d.partials <- struct{}{}:
+	case d.tidying <- struct{}{}:
 	default:
 	}
 }

@@ -81,8 +81,7 @@ type daemon struct {
 	meter   host.Meter
 	heap    heap
 	rested  chan struct{} // holds one when a download has ended
-	// partials holds one when files of interrupted downloads are to be looked at.
-	partials chan struct{}
+	tidying chan struct{} // holds one when files of interrupted downloads are to be looked at
 	log     *slog.Logger
 
 	reloading sync.Mutex // held while the settings change
@@ -136,7 +135,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 
 	d := &daemon{
 		app: a, line: l, ledger: kept, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New("", a.processors()),
-		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1), partials: make(chan struct{}, 1), heap: heap{collectAt: a.collectAt},
+		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1), tidying: make(chan struct{}, 1), heap: heap{collectAt: a.collectAt},
 	}
 	a.collectAt(heapOfAnswers)
 	tell := d.hostWaits
