@@ -96,6 +96,8 @@ func TestWhatIsAboutACommitIsAskedForOnce(t *testing.T) {
 					t.Errorf("%s sees %d files of %s at %v", who, len(m.Files), m.Commit, m.Resolved)
 				}
 			}
+			_, err := r.sources(with(t, set), noNetwork(&dials)).Resolve(t.Context(), tiny, "main")
+			classIs(t, err, model.Offline)
 			if n := dials.Load(); n != 0 {
 				t.Errorf("offline, %d connections were tried", n)
 			}
@@ -300,6 +302,24 @@ func TestLinksThatMayBeSignedAreNotKept(t *testing.T) {
 				return true
 			}
 		},
+		"where another host answers without any": func(r *rehearsal) func(http.ResponseWriter, *http.Request) bool {
+			other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				w.Header().Set("Link", "</s3cret>; rel=\"prev\", </api/models/acme/s3cret/tree/x?cursor=s3cret>; rel=\"next\"")
+				if strings.Contains(req.URL.Path, "s3cret") {
+					w.Header().Del("Link")
+				}
+				if strings.Contains(req.URL.Path, "/tree/") {
+					writeJSON(w, []any{})
+					return
+				}
+				r.serveInfo(w)
+			}))
+			r.t.Cleanup(other.Close)
+			return func(w http.ResponseWriter, req *http.Request) bool {
+				http.Redirect(w, req, other.URL+req.URL.Path, http.StatusFound)
+				return true
+			}
+		},
 	} {
 		t.Run(promise, func(t *testing.T) {
 			r := newRehearsal(t, many(1100))
@@ -420,6 +440,24 @@ func TestAFailureIsToldToAllWhoWait(t *testing.T) {
 	}
 	close(reply)
 	all.Wait()
+}
+
+func TestWhoWaitsGetsAFailureOfHisOwn(t *testing.T) {
+	a := NewAnswers(keeping(t), nil)
+	q, _ := anAnswer(1, 1)
+	f, mine := a.join(q)
+	if _, again := a.join(q); !mine || again {
+		t.Fatal("two have begun")
+	}
+	failure := &model.Error{Op: "resolve", Class: model.ServerError, Err: errors.New("x")}
+	a.land(q, f, nil, failure)
+	_, again, err := f.wait(t.Context())
+	if e := classIs(t, err, model.ServerError); again || e == failure || e.Err != failure.Err {
+		t.Errorf("waited for %v, again %v", err, again)
+	}
+	if _, mine := a.join(q); !mine {
+		t.Error("after it has landed nobody can begin")
+	}
 }
 
 func TestATornFileIsAMissAndNeverALie(t *testing.T) {

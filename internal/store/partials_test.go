@@ -89,12 +89,12 @@ func (h *halfway) begin(t testing.TB, w *store.Writer, now time.Time) {
 // halfways draws some, of which no two are of the same age.
 func halfways(t *rapid.T) []*halfway {
 	var all []*halfway
-	for i := range rapid.IntRange(0, 8).Draw(t, "how many") {
+	for i := range rapid.IntRange(1, 10).Draw(t, "how many") {
 		h := &halfway{
 			id:   model.ID{Name: fmt.Sprintf("acme/m%d", rapid.IntRange(0, 2).Draw(t, "model"))},
 			file: model.File{Path: "w.bin", Size: rapid.Int64Range(store.BlockSize+1, 4*store.BlockSize).Draw(t, "size"), Digest: model.SumSHA256([]byte{byte(i)})},
 			age:  time.Duration(rapid.IntRange(0, 20).Draw(t, "hours"))*time.Hour + time.Duration(i)*time.Second,
-			kept: rapid.Bool().Draw(t, "waited for"), foreign: rapid.IntRange(0, 4).Draw(t, "foreign") == 0,
+			kept: rapid.IntRange(0, 3).Draw(t, "waited for") == 0, foreign: rapid.IntRange(0, 4).Draw(t, "foreign") == 0,
 		}
 		if !h.foreign && rapid.IntRange(0, 4).Draw(t, "open") == 0 {
 			h.open = new(store.Partial)
@@ -123,8 +123,8 @@ func TestPartialFilesStayAsLongAsTheRuleSays(t *testing.T) {
 				defer h.open.Close()
 			}
 		}
-		maxAge := time.Duration(rapid.IntRange(1, 20).Draw(rt, "max age")) * time.Hour
-		most := model.Bytes(rapid.Int64Range(0, 12*store.BlockSize).Draw(rt, "most"))
+		maxAge := time.Duration(rapid.IntRange(1, 30).Draw(rt, "max age")) * time.Hour
+		most := model.Bytes(rapid.Int64Range(0, 8*store.BlockSize).Draw(rt, "most"))
 
 		// The rule, said once more: from the youngest on, as much as there is room for.
 		goes, room, full := map[string]bool{}, most, most == 0
@@ -148,6 +148,10 @@ func TestPartialFilesStayAsLongAsTheRuleSays(t *testing.T) {
 		for _, h := range all {
 			if len(h.files(t, w)) == 0 {
 				rt.Fatal("planning changed something")
+			}
+			named := slices.ContainsFunc(plan.Items, func(d store.Doomed) bool { return d.Name == h.etag() })
+			if named && (h.kept || h.open != nil) {
+				rt.Errorf("%+v is to go", *h)
 			}
 		}
 		if err := w.Remove(t.Context(), plan); err != nil {
@@ -173,6 +177,35 @@ func TestPartialFilesStayAsLongAsTheRuleSays(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestTheOldestPartialFilesMakeRoom(t *testing.T) {
+	w := own(t, store.Settings{Path: filepath.Join(t.TempDir(), "hub"), Process: true})
+	var all []*halfway
+	for i := range 4 {
+		h := &halfway{id: model.ID{Name: fmt.Sprintf("acme/m%d", i)}, file: model.File{Path: "w.bin", Size: 2 * store.BlockSize, Digest: model.SumSHA256([]byte{byte(i)})}, age: time.Duration(i) * time.Hour}
+		h.begin(t, w, time.Now())
+		all = append(all, h)
+	}
+	nobody := func(model.ID, string) bool { return false }
+	two := all[0].takes(t, w) + all[1].takes(t, w)
+	for _, c := range []struct {
+		most model.Bytes
+		stay int
+	}{{model.TiB, 4}, {two, 2}, {two - 1, 1}, {0, 0}} {
+		plan, err := w.PlanPartials(time.Now(), 24*time.Hour, c.most, nobody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Remove(t.Context(), plan); err != nil {
+			t.Fatal(err)
+		}
+		for i, h := range all {
+			if there := len(h.files(t, w)) > 0; there != (i < c.stay) {
+				t.Errorf("with room for %v, the one of %v is there: %v", c.most, h.age, there)
+			}
+		}
+	}
 }
 
 func TestAPartialFileThatSomebodyTakesUpMeanwhileStays(t *testing.T) {
