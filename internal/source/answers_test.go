@@ -691,14 +691,20 @@ func BenchmarkAnswers(b *testing.B) {
 			}
 		}
 	})
-	b.Run("hit=disk", func(b *testing.B) {
-		cold := NewAnswers(AnswerSettings{Entries: set.Entries, Folder: set.Folder}, nil)
-		for i := 0; b.Loop(); i++ {
-			if cold.find(all[i%entries], urls[i%entries]) == nil {
-				b.Fatal("a miss")
+	for _, compress := range []bool{false, true} {
+		b.Run(fmt.Sprintf("hit=disk/zstd=%v", compress), func(b *testing.B) {
+			cold := NewAnswers(AnswerSettings{Entries: set.Entries, Folder: b.TempDir(), Compress: compress}, nil)
+			for i := range all[:100] {
+				_, k := anAnswer(i, 2000)
+				cold.keep(all[i], k)
 			}
-		}
-	})
+			for i := 0; b.Loop(); i++ {
+				if cold.find(all[i%100], urls[i%100]) == nil {
+					b.Fatal("a miss")
+				}
+			}
+		})
+	}
 	b.Run("start/entries=10000", func(b *testing.B) {
 		for b.Loop() {
 			cold := NewAnswers(set, nil)
