@@ -24,8 +24,8 @@ type leftover struct {
 // of our own the oldest beyond most bytes of disk space together. What keep wants stays and counts for
 // nothing, as does what somebody fetches now. It changes nothing.
 //
-// Those of other tools have their age alone against them: whether anybody waits for them is not ours to
-// know.
+// Those of other tools, and of moves between tiers that were cut short, have their age alone against
+// them: nobody's next fetch begins with one.
 func (s *Store) PlanPartials(now time.Time, maxAge time.Duration, most model.Bytes, keep func(id model.ID, etag string) bool) (Removal, error) {
 	var r Removal
 	names := map[string]bool{}
@@ -129,6 +129,14 @@ func (s *Store) leftovers(id model.ID, keep func(model.ID, string) bool) ([]*lef
 	}
 	if err := collect(s.partialsDir(id), func(name string) (string, bool) { return stem(name), true }, true); err != nil {
 		return nil, err
+	}
+	for _, t := range s.coldTiers() {
+		if s.reachTier(t) != nil {
+			continue // what is away is not judged
+		}
+		if err := collect(s.tierBlobs(t, id), etagOfIncomplete, false); err != nil {
+			return nil, err
+		}
 	}
 	var idle []*leftover
 	for etag, l := range by {

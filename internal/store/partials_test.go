@@ -259,3 +259,26 @@ func TestACollectionHasTheRuleOfPartialFilesInThePlaceOfItsOwn(t *testing.T) {
 		t.Errorf("%v of %v go, want %v", names, both.Bytes, want)
 	}
 }
+
+func TestWhatAMoveLeftGoesByItsAgeAlone(t *testing.T) {
+	s := tiny()
+	w := pulled(t, tiered(t.TempDir()), s)
+	if _, err := w.Move(t.Context(), s.m.ID, model.Warm, store.Moving{}); err != nil {
+		t.Fatal(err)
+	}
+	half := filepath.Join(filepath.Dir(w.Path()), "warm", s.m.ID.DirName(), "blobs", model.SumSHA256([]byte("half")).Hex()+".00000000.incomplete")
+	put(t, half, "half")
+	for _, c := range []struct {
+		after time.Duration
+		want  int
+	}{{time.Hour, 0}, {25 * time.Hour, 1}} {
+		plan, err := w.PlanPartials(time.Now().Add(c.after), 24*time.Hour, 0, func(model.ID, string) bool { return false })
+		if err != nil || len(plan.Items) != c.want {
+			t.Errorf("after %v %+v go, %v; want %d", c.after, plan.Items, err, c.want)
+		}
+		if err := w.Remove(t.Context(), plan); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lies(t, w.Store, s, model.Warm)
+}
