@@ -49,6 +49,7 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	d.settings = next
 	d.mu.Unlock()
 	d.queue.Configure(queueSettings(next.Config, facts))
+	d.lookAtPartials()
 	d.models.Configure(next.API.ResponseCaching, next.API.CacheTTLSeconds.Duration())
 	if err := d.configureBandwidth(next.Config); err != nil {
 		return client.Reloaded{}, err

@@ -83,6 +83,7 @@ type daemon struct {
 	meter   host.Meter
 	heap    heap
 	rested  chan struct{} // holds one when a download has ended
+	tidying chan struct{} // holds one when files of interrupted downloads are to be looked at
 	log     *slog.Logger
 
 	reloading sync.Mutex // held while the settings change
@@ -136,7 +137,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 
 	d := &daemon{
 		app: a, line: l, ledger: kept, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New("", a.processors()),
-		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1), heap: heap{collectAt: a.collectAt},
+		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1), tidying: make(chan struct{}, 1), heap: heap{collectAt: a.collectAt},
 	}
 	a.collectAt(heapOfAnswers)
 	tell := d.hostWaits
@@ -152,6 +153,9 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	if err := d.queue.Load(ctx); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	if err := d.beginPartials(ctx); err != nil {
 		return errors.Join(err, socket.Close())
 	}
 	d.repairs, d.moves = newRepairs(d), newMoves(d)
@@ -231,6 +235,8 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.sizeQueue(ctx) })
 	g.Go(func() error { return d.forget(ctx) })
 	g.Go(func() error { return d.rest(ctx) })
+	g.Go(func() error { return d.hearEnds(ctx) })
+	g.Go(func() error { return d.tidyPartials(ctx) })
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // before anybody is told that it may be sent
 	defer signal.Stop(hangups)
