@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,6 +98,13 @@ func (h *habits) pin(ctx context.Context, id model.ID, pinned bool) error {
 		delete(h.pinned, id)
 	}
 	return nil
+}
+
+// pins are the pinned models.
+func (h *habits) pins() []model.ID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Keys(h.pinned))
 }
 
 // isPinned reports whether a model stays where it is.

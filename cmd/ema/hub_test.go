@@ -79,6 +79,8 @@ func sampleHub() *demohub.Hub {
 	return demohub.New(
 		repo("acme/tiny", demohub.Tag("v1.0"), demohub.Branch("dev", demohub.Bytes("config.json", []byte("{}\n")))),
 		repo("acme/other"),
+		repo("acme/third"),
+		repo("acme/fourth"),
 		repo("acme/gated", demohub.Gated("tok-ok")),
 		// Gates that hide no hash: which of them it is shows when a file is asked for.
 		demohub.Repo("acme/small", demohub.Bytes("config.json", []byte("{}\n")), demohub.Gated("tok-ok"), demohub.Pending("tok-pending")),

@@ -86,7 +86,7 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 	fetching.Log = log
 	l.Line = &pipeline.Line{
 		Store: kept, Source: sources, Memory: sources, Fetcher: fetch.New(fetching, sources), Retry: fetching.Retry,
-		MinFree: minFree, Offline: reached.Offline, Command: command, Waiting: waiting, Parallel: facts.CPUs,
+		MinFree: minFree, MostHot: largest(e.StorageTiers, model.Hot), Offline: reached.Offline, Command: command, Waiting: waiting, Parallel: facts.CPUs,
 		Hub: model.Redact(e.Sources.HuggingFace.Endpoint),
 	}
 	l.sources, l.log, l.closeLog = sources, log, closeLog
@@ -125,7 +125,7 @@ func (l *line) configure(e *config.Effective, facts config.Facts) error {
 	fetching := fetchSettings(e.Config, facts)
 	fetching.Log = l.log
 	l.Fetcher.Configure(fetching)
-	l.Configure(fetching.Retry, leave)
+	l.Configure(fetching.Retry, leave, largest(e.StorageTiers, model.Hot))
 	return nil
 }
 

@@ -150,9 +150,25 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"memory_management.download_buffer_size_mb": {{"32", "fetch", "Buffers", 32 * model.MiB}},
 		"cleanup.min_free_gb":                       {{"2", "free", "", 2 * model.GiB}},
 
-		"storage_tiers.hot.path":  {{"/models", "store", "Path", "/models"}},
-		"storage_tiers.warm.path": {{"/w", "store", "Colder", map[model.Tier]string{model.Warm: "/w"}}},
-		"storage_tiers.cold.path": {{"/c", "store", "Colder", map[model.Tier]string{model.Cold: "/c"}}},
+		"storage_tiers.hot.path":                                {{"/models", "store", "Path", "/models"}},
+		"storage_tiers.warm.path":                               {{"/w", "store", "Colder", map[model.Tier]string{model.Warm: "/w"}}},
+		"storage_tiers.cold.path":                               {{"/c", "store", "Colder", map[model.Tier]string{model.Cold: "/c"}}},
+		"storage_tiers.hot.criteria.usage_frequency_threshold":  {{"7", "rule", "hot.Uses", 7}},
+		"storage_tiers.hot.criteria.last_used_days":             {{"7", "rule", "hot.Window", 7 * 24 * time.Hour}},
+		"storage_tiers.hot.max_size_gb":                         {{"7", "rule", "hot.Max", 7 * model.GiB}},
+		"storage_tiers.hot.io_priority":                         {{"low", "config", "StorageTiers.Hot.IOPriority", "low"}},
+		"storage_tiers.warm.criteria.usage_frequency_threshold": {{"7", "rule", "warm.Uses", 7}},
+		"storage_tiers.warm.criteria.last_used_days":            {{"7", "rule", "warm.Window", 7 * 24 * time.Hour}},
+		"storage_tiers.warm.max_size_gb":                        {{"7", "rule", "warm.Max", 7 * model.GiB}},
+		"storage_tiers.warm.io_priority":                        {{"low", "config", "StorageTiers.Warm.IOPriority", "low"}},
+		"storage_tiers.cold.criteria.usage_frequency_threshold": {{"7", "rule", "cold.Uses", 7}},
+		"storage_tiers.cold.criteria.last_used_days":            {{"7", "rule", "cold.Window", 7 * 24 * time.Hour}},
+		"storage_tiers.cold.max_size_gb":                        {{"7", "rule", "cold.Max", 7 * model.GiB}},
+		"storage_tiers.cold.io_priority":                        {{"high", "config", "StorageTiers.Cold.IOPriority", "high"}},
+		"tier_management.auto_tiering_enabled":                  {{"false", "config", "TierManagement.AutoTieringEnabled", false}},
+		"tier_management.promotion_threshold":                   {{"0.7", "rules", "Promotion", 0.7}},
+		"tier_management.demotion_threshold":                    {{"0.2", "rules", "Demotion", 0.2}},
+		"tier_management.check_interval_hours":                  {{"2", "rules", "Residency", 8 * time.Hour}},
 
 		"retry_optimization.max_retries":                           {{"9", "fetch", "Retry.Max", 9}, {"0", "fetch", "Retry.Max", -1}},
 		"retry_optimization.base_delay_seconds":                    {{"2", "fetch", "Retry.Base", 2 * time.Second}, {"0", "fetch", "Retry.Base", time.Nanosecond}},
@@ -239,6 +255,14 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 				got = field(b.telling, a.field)
 			case "answers":
 				got = field(answerSettings(b.config.(config.Config), "/state"), a.field)
+			case "rule", "rules":
+				c := b.config.(config.Config)
+				r := rules([]store.TierState{{Tier: model.Hot}, {Tier: model.Warm}, {Tier: model.Cold}}, c.StorageTiers, c.TierManagement)
+				if name, value, found := strings.Cut(a.field, "."); found {
+					got = field(r.Tiers[model.Tier(name)], value)
+				} else {
+					got = field(r, name)
+				}
 			case "partials":
 				rule := partialRuleOf(b.config.(config.Config))
 				got = map[string]any{"age": rule.age, "most": rule.most, "restart": rule.restart}[a.field]

@@ -154,6 +154,29 @@ func (m *moves) Pin(ctx context.Context, id model.ID, pinned bool) error {
 	return nil
 }
 
+// pinsFit refuses tiers that may hold less than what is pinned in them.
+func (m *moves) pinsFit(set config.StorageTiers) error {
+	pinned := map[model.Tier]model.Bytes{}
+	for _, id := range m.d.habits.pins() {
+		k, err := m.d.line.Store.Model(id)
+		if err != nil {
+			continue // it is not here any more
+		}
+		for t, n := range k.Tiers {
+			pinned[t] += n
+		}
+	}
+	for _, t := range model.Tiers() {
+		if most := largest(set, t); most > 0 && pinned[t] > most {
+			return &model.Error{
+				Op: "configuration", Class: model.Usage, Err: fmt.Errorf("storage_tiers.%s.max_size_gb allows %s, and the models pinned there take %s", t, most, pinned[t]),
+				Hint: "raise it, or let some of them loose with: ema tier unpin MODEL",
+			}
+		}
+	}
+	return nil
+}
+
 // all are the moves on their way.
 func (m *moves) all() []client.ModelMove {
 	m.mu.Lock()
@@ -366,7 +389,7 @@ func (m *moves) plan(ctx context.Context, set config.StorageTiers, management co
 	var facts []tier.Facts
 	for _, k := range models {
 		f := tier.Facts{ID: k.ID, Tier: snapshot.Mostly(k.Tiers), Size: k.Size, Since: arrived[k.ID], Pinned: m.d.habits.isPinned(k.ID)}
-		f.Busy = k.Size == 0 || k.Incomplete > 0 || k.Away != "" || on[k.ID.Public()] || m.d.downloads(k.ID)
+		f.Busy = k.Size == 0 || len(k.Revisions) == 0 || k.Incomplete > 0 || k.Away != "" || on[k.ID.Public()] || m.d.downloads(k.ID)
 		for _, r := range k.Revisions {
 			if r.State == store.Damaged || r.State == store.Incomplete {
 				f.Busy = true

@@ -36,6 +36,9 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	if _, err := schedule(next.BandwidthManagement); err != nil {
 		return client.Reloaded{}, err
 	}
+	if err := d.moves.pinsFit(next.StorageTiers); err != nil {
+		return client.Reloaded{}, err
+	}
 	d.mu.Lock()
 	before := d.settings
 	d.mu.Unlock()

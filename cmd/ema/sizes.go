@@ -96,19 +96,18 @@ func (d *daemon) size(ctx context.Context, dl model.Download) error {
 			return err
 		}
 	}
-	free, err := d.line.Store.Free()
+	room, err := d.line.Room(ctx)
 	if err != nil {
 		return err
 	}
-	need, promised, leave := dl.Size-dl.Done, d.line.Reserved()+promisedBefore(d.queue.List(), dl.ID), d.line.LeaveFree()
-	short := need + promised + leave - free
+	need, promised := dl.Size-dl.Done, d.line.Reserved()+promisedBefore(d.queue.List(), dl.ID)
+	short := need + promised - room.Left
 	if need <= 0 || short <= 0 {
 		return nil
 	}
 	return d.queue.Short(ctx, dl.ID, &model.Error{
 		Op: "pull", Class: model.DiskFull, Model: dl.Model, File: d.line.Store.Path(), Short: short,
-		Err: fmt.Errorf("not enough space: %s to fetch, %s for downloads before it and %s to leave free, but only %s are free, %s too few",
-			need, promised, leave, free, short),
+		Err:  fmt.Errorf("not enough space: %s to fetch, %s for downloads before it and %s, %s too few", need, promised, room.Why, short),
 		Hint: `see what could go with "ema gc --dry-run" and "ema ls"`,
 	})
 }

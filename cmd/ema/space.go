@@ -34,14 +34,14 @@ func (d *daemon) watchSpace(ctx context.Context) error {
 		if pause(ctx, wait) != nil {
 			return nil
 		}
-		free, err := d.line.Store.Free()
+		room, err := d.line.Room(ctx)
 		if err != nil {
 			d.log.Warn("free space", "error", err.Error())
 			continue
 		}
 		promised := d.line.Reserved() + promisedBefore(d.queue.List(), short.ID)
-		if free-d.line.LeaveFree()-promised > max(short.Size-short.Done, 0) {
-			d.log.Info("there is room again", "free", free.String())
+		if room.Left-promised > max(short.Size-short.Done, 0) {
+			d.log.Info("there is room again", "left", room.Left.String())
 			d.queue.SpaceBack()
 			wait = min(2*wait, spaceLate)
 		}

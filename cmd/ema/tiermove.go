@@ -98,7 +98,8 @@ func (a *app) moveRemote(ctx context.Context, c *client.Client, id model.ID, to 
 	}
 	begun, err := c.MoveModel(ctx, client.MoveRequest{Model: id.String(), Tier: string(to)})
 	if err != nil {
-		return client.ModelMove{}, errors.Join(err, events.Close())
+		_ = events.Close() //nolint:errcheck // nothing is lost by it
+		return client.ModelMove{}, err
 	}
 	m := begun.ModelMove
 	if m.Over() {

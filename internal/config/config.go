@@ -42,7 +42,7 @@ type Config struct {
 	// Folders by speed. Without tiers the store's own folder is the hot tier.
 	StorageTiers StorageTiers `json:"storage_tiers"`
 	// When models move between tiers.
-	TierManagement TierManagement `json:"tier_management"`
+	TierManagement TierManagement `json:"tier_management" active:"yes"`
 	// What is kept for later use: models in memory, partial downloads, answers of the hub.
 	CacheOptimization CacheOptimization `json:"cache_optimization"`
 	// When and how space is made.

@@ -40,18 +40,18 @@ type Tier struct {
 	Path string `json:"path" pattern:"^/" want:"an absolute path" restart:"yes" active:"yes"`
 	// Which models belong there.
 	Criteria Criteria `json:"criteria"`
-	// What it may hold; 0 = as much as the disk.
-	MaxSizeGB GB `json:"max_size_gb" range:"0..1000000000"`
+	// What it may hold; 0 = as much as the disk. Downloads wait, and moves are refused, where they would exceed it.
+	MaxSizeGB GB `json:"max_size_gb" active:"yes" range:"0..1000000000"`
 	// Priority of moves to and from it: high is the first best-effort level, normal the usual one, low is idle.
-	IOPriority string `json:"io_priority" enum:"high,normal,low"`
+	IOPriority string `json:"io_priority" active:"yes" enum:"high,normal,low"`
 }
 
 // Criteria say which models belong to a tier. At most one of the priorities is true: what the tier is meant for.
 type Criteria struct {
 	// Uses within the last last_used_days days that make a model belong here.
-	UsageFrequencyThreshold int `json:"usage_frequency_threshold" range:"0..1000000000"`
+	UsageFrequencyThreshold int `json:"usage_frequency_threshold" active:"yes" range:"0..1000000000"`
 	// Days over which uses are counted.
-	LastUsedDays Days `json:"last_used_days" range:"0.01..36500"`
+	LastUsedDays Days `json:"last_used_days" active:"yes" range:"0.01..36500"`
 	// The tier is meant to be fast: ema says so when its disk is not.
 	PerformancePriority bool `json:"performance_priority"`
 	// The tier balances speed and size.

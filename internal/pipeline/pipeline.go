@@ -42,6 +42,8 @@ type Line struct {
 	Retry fetch.Retry
 	// MinFree is the space that must stay free on the store's volume. Configure changes it later.
 	MinFree model.Bytes
+	// MostHot is what the store's hot tier may hold; 0 is no bound. Configure changes it later.
+	MostHot model.Bytes
 	// Offline forbids the network: only what is here already can be asked for.
 	Offline bool
 	// Command names this process to others that wait for the store, e.g. "ema pull org/name".
@@ -57,14 +59,14 @@ type Line struct {
 	Parallel int
 
 	reserved   reservations
-	configured sync.RWMutex // guards Retry and MinFree once the Line is used
+	configured sync.RWMutex // guards Retry, MinFree and MostHot once the Line is used
 }
 
-// Configure changes Retry and MinFree while the Line is used; what runs follows them from its next step on.
-func (l *Line) Configure(retry fetch.Retry, minFree model.Bytes) {
+// Configure changes Retry, MinFree and MostHot while the Line is used; what runs follows them from its next step on.
+func (l *Line) Configure(retry fetch.Retry, minFree, mostHot model.Bytes) {
 	l.configured.Lock()
 	defer l.configured.Unlock()
-	l.Retry, l.MinFree = retry, minFree
+	l.Retry, l.MinFree, l.MostHot = retry, minFree, mostHot
 }
 
 // LeaveFree is the space that must stay free on the store's volume now.

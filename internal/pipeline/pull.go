@@ -380,7 +380,7 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 		return "", err
 	}
 	here(p, r.wanted, missing)
-	reserved, err := l.reserve(r.ID, r.manifest.Commit, missing)
+	reserved, err := l.reserve(ctx, r.ID, r.manifest.Commit, missing)
 	if err != nil {
 		return "", err
 	}

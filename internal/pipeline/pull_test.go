@@ -403,6 +403,24 @@ func TestTooLittleSpaceIsSaidBeforeTheFirstByte(t *testing.T) {
 	r.pull(t, request(), func(l *pipeline.Line) { l.MinFree = 1 << 60 }) // nothing is to be fetched, so nothing is too large
 }
 
+func TestTheHotTierIsNotFilledBeyondItsBound(t *testing.T) {
+	r := repo(t, parts(files())...)
+	r.pull(t, request())
+	m, err := store.New(r.set).Model(acme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(r.set.Path, "models--acme--model")); err != nil {
+		t.Fatal(err)
+	}
+	before := r.asked(demohub.Bulk)
+	_, err = r.line(t, func(l *pipeline.Line) { l.MostHot = m.Size - 1 }).Pull(t.Context(), request(), &pipeline.Progress{})
+	if e, ok := errors.AsType[*model.Error](err); !ok || e.Class != model.DiskFull || e.Short != 1 || r.asked(demohub.Bulk) != before {
+		t.Errorf("%v after requests %v", err, r.hub.Stats().Requests)
+	}
+	r.pull(t, request(), func(l *pipeline.Line) { l.MostHot = m.Size })
+}
+
 func TestAnUnreachableHubDoesNotTakeAwayWhatIsHere(t *testing.T) {
 	entries := files()
 	for promise, break_ := range map[string]func(r *rig){

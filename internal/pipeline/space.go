@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
@@ -21,9 +22,43 @@ type reservation struct {
 	need map[string]model.Bytes // by path
 }
 
+// Room is what downloads may still take.
+type Room struct {
+	Left model.Bytes // less than nothing when too much is taken already
+	Why  string      // it is no more, to follow "and" in a sentence
+}
+
+// Room is what downloads that have not begun may take together with those that run: the disk keeps what is to be left
+// free, and the hot tier stays within its bound.
+func (l *Line) Room(ctx context.Context) (Room, error) {
+	l.configured.RLock()
+	leave, most := l.MinFree, l.MostHot
+	l.configured.RUnlock()
+	free, err := l.Store.Free()
+	if err != nil {
+		return Room{}, err
+	}
+	room := Room{free - leave, fmt.Sprintf("%s to leave free, but only %s are free", leave, free)}
+	if most == 0 {
+		return room, nil
+	}
+	models, err := l.Store.Models(ctx)
+	if err != nil {
+		return Room{}, err
+	}
+	var held model.Bytes
+	for _, m := range models {
+		held += m.Tiers[model.Hot] + m.Incomplete
+	}
+	if most-held < room.Left {
+		room = Room{most - held, fmt.Sprintf("%s in the hot tier, which may hold only %s (storage_tiers.hot.max_size_gb)", held, most)}
+	}
+	return room, nil
+}
+
 // reserve sets space aside for the missing files of a commit, or refuses to begin what cannot end: they
-// must fit beside what other downloads will still take, with MinFree left over.
-func (l *Line) reserve(id model.ID, commit string, missing []model.File) (*reservation, error) {
+// must fit beside what other downloads will still take.
+func (l *Line) reserve(ctx context.Context, id model.ID, commit string, missing []model.File) (*reservation, error) {
 	r := &reservation{of: &l.reserved, need: map[string]model.Bytes{}}
 	var need model.Bytes
 	for _, f := range missing {
@@ -31,10 +66,9 @@ func (l *Line) reserve(id model.ID, commit string, missing []model.File) (*reser
 		r.need[f.Path] = model.Bytes(max(0, f.Size-allocated))
 		need += r.need[f.Path]
 	}
-	leave := l.LeaveFree()
 	r.of.mu.Lock()
 	defer r.of.mu.Unlock()
-	free, err := l.Store.Free()
+	room, err := l.Room(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -42,14 +76,14 @@ func (l *Line) reserve(id model.ID, commit string, missing []model.File) (*reser
 	for _, n := range r.of.pending {
 		others += n
 	}
-	if short := need + others + leave - free; need > 0 && short > 0 {
+	if short := need + others - room.Left; need > 0 && short > 0 {
 		promised := ""
 		if others > 0 {
 			promised = fmt.Sprintf(", %s for downloads that run", others)
 		}
 		return nil, &model.Error{
 			Op: "pull", Class: model.DiskFull, Model: id, File: l.Store.Path(), Short: short,
-			Err:  fmt.Errorf("not enough space: %s to fetch%s and %s to leave free, but only %s are free, %s too few", need, promised, leave, free, short),
+			Err:  fmt.Errorf("not enough space: %s to fetch%s and %s, %s too few", need, promised, room.Why, short),
 			Hint: `see what could go with "ema gc --dry-run" and "ema ls"`,
 		}
 	}

@@ -24,11 +24,11 @@ func TestSpaceIsPromisedOnce(t *testing.T) {
 		}
 		return all
 	}
-	first, err := l.reserve(id, "main", files(30*model.GiB, 30*model.GiB))
+	first, err := l.reserve(t.Context(), id, "main", files(30*model.GiB, 30*model.GiB))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = l.reserve(id, "main", files(60*model.GiB))
+	_, err = l.reserve(t.Context(), id, "main", files(60*model.GiB))
 	if e, ok := err.(*model.Error); !ok || e.Class != model.DiskFull || e.Short < 10*model.GiB || e.Short > 30*model.GiB {
 		t.Fatalf("60 GiB beside 60 of 100: %v, want that about 20 GiB are short", err)
 	}
@@ -37,7 +37,7 @@ func TestSpaceIsPromisedOnce(t *testing.T) {
 	if got := l.Reserved(); got != 30*model.GiB {
 		t.Fatalf("%v are reserved after one of two files was taken, want 30 GiB", got)
 	}
-	second, err := l.reserve(id, "main", files(60*model.GiB))
+	second, err := l.reserve(t.Context(), id, "main", files(60*model.GiB))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -186,7 +186,7 @@ func (l *Line) Repair(ctx context.Context, id model.ID, commit string, p *Progre
 		return report, nil, err
 	}
 	missing = append(missing, gone...)
-	reserved, err := l.reserve(id, commit, missing)
+	reserved, err := l.reserve(ctx, id, commit, missing)
 	if err != nil {
 		return report, nil, err
 	}

@@ -510,7 +510,7 @@ func (w *Writer) Abandon(id model.ID) error {
 // settle removes what a crash left of moves that were begun: copies that no name leads to, and proofs of copies that are gone.
 func (w *Writer) settle() error {
 	pending, err := w.Resume()
-	if err != nil {
+	if err != nil || len(pending) == 0 {
 		return err
 	}
 	for _, p := range pending {
@@ -518,7 +518,7 @@ func (w *Writer) settle() error {
 			return diskError("finish a move", p.ID, "", err)
 		}
 	}
-	return w.saveNames()
+	return diskError("finish a move", model.ID{}, w.path, w.saveNames())
 }
 
 func (w *Writer) settleModel(id model.ID) error {
