@@ -22,7 +22,7 @@ func (d *daemon) answers(ctx context.Context) (*snapshot.Models, error) {
 	kept := d.settings.API
 	return snapshot.New(snapshot.Settings{
 		Store: d.line.Store, Downloads: d.queue, Events: d.bus, Failed: failed, Figures: d.standing, Tiers: d.shelves,
-		Uses: d.habits, Moves: d.moves.all,
+		Uses: d.habits, Moves: d.moves.all, Advise: d.advise,
 		Refuse:  func(w http.ResponseWriter, r *http.Request, err error) { d.api.Refuse(w, r, err) },
 		Caching: kept.ResponseCaching, TTL: kept.CacheTTLSeconds.Duration(),
 	}), nil

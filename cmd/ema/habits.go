@@ -17,9 +17,10 @@ import (
 
 // habits is what the daemon knows of how models are used: in the ledger, and counted in memory. It is safe for concurrent use.
 type habits struct {
-	kept *ledger.Ledger
-	uses *tier.Uses
-	told atomic.Uint64 // uses
+	kept  *ledger.Ledger
+	uses  *tier.Uses
+	since time.Time     // when uses began to be noticed
+	told  atomic.Uint64 // uses
 
 	mu     sync.Mutex
 	pinned map[model.ID]bool
@@ -45,7 +46,11 @@ func section(set config.StorageTiers, t model.Tier) config.Tier {
 // recall reads what is known from the ledger.
 func recall(ctx context.Context, kept *ledger.Ledger, set config.StorageTiers) (*habits, error) {
 	h := &habits{kept: kept, uses: tier.NewUses(windowOfUses(set)), pinned: map[model.ID]bool{}}
-	err := kept.Uses(ctx, time.Now().Add(-windowOfUses(set)), func(c model.UseCount) error {
+	var err error
+	if h.since, err = kept.UsesSince(ctx); err != nil {
+		return nil, err
+	}
+	err = kept.Uses(ctx, time.Now().Add(-windowOfUses(set)), func(c model.UseCount) error {
 		h.uses.Record(c.Model, c.Last, c.Times)
 		return nil
 	})

@@ -149,6 +149,11 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"downloads.max_concurrent_per_model":        {{"3", "fetch", "LargeFiles", 3}},
 		"memory_management.download_buffer_size_mb": {{"32", "fetch", "Buffers", 32 * model.MiB}},
 		"cleanup.min_free_gb":                       {{"2", "free", "", 2 * model.GiB}},
+		"cleanup.auto":                              {{"true", "config", "Cleanup.Auto", true}},
+		"cleanup.trigger_percent":                   {{"77", "config", "Cleanup.TriggerPercent", 77.0}},
+		"cleanup.target_percent":                    {{"7", "config", "Cleanup.TargetPercent", 7.0}},
+		"cleanup.min_unused_days":                   {{"7", "wish", "MinUnused", 7 * 24 * time.Hour}},
+		"cleanup.keep_recent_days":                  {{"3", "wish", "KeepRecent", 3 * 24 * time.Hour}},
 
 		"storage_tiers.hot.path":                                {{"/models", "store", "Path", "/models"}},
 		"storage_tiers.warm.path":                               {{"/w", "store", "Colder", map[model.Tier]string{model.Warm: "/w"}}},
@@ -263,6 +268,8 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 				} else {
 					got = field(r, name)
 				}
+			case "wish":
+				got = field(wish(b.config.(config.Config), time.Time{}), a.field)
 			case "partials":
 				rule := partialRuleOf(b.config.(config.Config))
 				got = map[string]any{"age": rule.age, "most": rule.most, "restart": rule.restart}[a.field]

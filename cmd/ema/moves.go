@@ -188,6 +188,17 @@ func (m *moves) all() []client.ModelMove {
 	return all
 }
 
+// under are the models that are moved, or wait for that.
+func (m *moves) under() map[model.ID]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	on := map[model.ID]bool{}
+	for _, one := range m.list {
+		on[one.id] = true
+	}
+	return on
+}
+
 // tell tells how a move stands. The lock is held.
 func (m *moves) tell(one *moving, state string) {
 	m.d.bus.Tell(event.Event{Kind: event.KindMove, Model: one.id, Data: event.Move{
@@ -382,14 +393,11 @@ func (m *moves) plan(ctx context.Context, set config.StorageTiers, management co
 	if err != nil {
 		return err
 	}
-	on := map[string]bool{}
-	for _, one := range m.all() {
-		on[one.Model] = true
-	}
+	on := m.under()
 	var facts []tier.Facts
 	for _, k := range models {
 		f := tier.Facts{ID: k.ID, Tier: snapshot.Mostly(k.Tiers), Size: k.Size, Since: arrived[k.ID], Pinned: m.d.habits.isPinned(k.ID)}
-		f.Busy = k.Size == 0 || len(k.Revisions) == 0 || k.Incomplete > 0 || k.Away != "" || on[k.ID.Public()] || m.d.downloads(k.ID)
+		f.Busy = k.Size == 0 || len(k.Revisions) == 0 || k.Incomplete > 0 || k.Away != "" || on[k.ID] || m.d.downloads(k.ID)
 		for _, r := range k.Revisions {
 			if r.State == store.Damaged || r.State == store.Incomplete {
 				f.Busy = true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -182,6 +183,13 @@ func (r *repairs) begin(_ context.Context, id model.ID) (string, error) {
 	default:
 		return "", &model.Error{Op: "repair", Class: model.RateLimited, Model: id, Err: errors.New("too many models wait for their repair already"), Hint: "try again later"}
 	}
+}
+
+// under are the models that are mended, or wait for that.
+func (r *repairs) under() map[model.ID]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.waiting)
 }
 
 // run mends one model after the other until ctx ends.

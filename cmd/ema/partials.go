@@ -57,6 +57,9 @@ func (d *daemon) tidyPartials(ctx context.Context) error {
 		if err := d.tidyPartialsOnce(ctx); err != nil && ctx.Err() == nil {
 			d.log.Warn("files of interrupted downloads not removed", "error", err.Error())
 		}
+		if err := d.makeRoom(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("not cleaned up", "error", err.Error())
+		}
 		timer := time.NewTimer(partialsEvery)
 		select {
 		case <-d.tidying:
@@ -104,12 +107,12 @@ func (d *daemon) removePartials(ctx context.Context, rule partialRule, waits map
 	return err
 }
 
-// hearEnds has files of interrupted downloads looked at whenever a download has ended.
+// hearEnds has files of interrupted downloads, and what may go for space, looked at whenever a download has ended or waits.
 func (d *daemon) hearEnds(ctx context.Context) error {
 	for {
 		ends, err := d.bus.Subscribe(event.Want{Filter: func(e event.Event) bool {
 			change, ok := e.Data.(event.Change)
-			return ok && change.To.Final()
+			return ok && (change.To.Final() || change.To == model.Paused)
 		}})
 		for err == nil {
 			d.lookAtPartials()

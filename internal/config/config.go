@@ -46,7 +46,7 @@ type Config struct {
 	// What is kept for later use: models in memory, partial downloads, answers of the hub.
 	CacheOptimization CacheOptimization `json:"cache_optimization"`
 	// When and how space is made.
-	Cleanup Cleanup `json:"cleanup"`
+	Cleanup Cleanup `json:"cleanup" active:"yes"`
 	// When stored models are checked again.
 	Health Health `json:"health"`
 

@@ -153,15 +153,17 @@ func defaultCacheOptimization() CacheOptimization {
 
 // Cleanup says when and how space is made.
 type Cleanup struct {
-	// Make space by itself.
+	// Make space by itself: an hour after the last look at the latest, and when a download has ended or waits for space.
+	// What no revision needs goes first, then old revisions, then unused models that their source still has. Pinned,
+	// open, recent and often used models stay.
 	Auto bool `json:"auto"`
-	// Fullness of the volume, in percent, from which space is made.
+	// Fullness of a tier's volume, or of its max_size_gb, in percent, from which space is made.
 	TriggerPercent float64 `json:"trigger_percent" range:"1..100"`
 	// Fullness, in percent, at which it stops.
 	TargetPercent float64 `json:"target_percent" range:"0..99"`
-	// Only models unused for this long may go.
+	// Only models unused for this long may go. Before the daemon first ran nobody noticed uses, so that time does not count.
 	MinUnusedDays Days `json:"min_unused_days" range:"0..36500"`
-	// Models younger than this stay.
+	// Models and revisions younger than this stay.
 	KeepRecentDays Days `json:"keep_recent_days" range:"0..36500"`
 	// Space that downloads always leave free; 0 = the smaller of 5 GiB and 5 % of the volume.
 	MinFreeGB GB `json:"min_free_gb" range:"0..1000000000" active:"yes"`

@@ -11,5 +11,8 @@ func TestMain(m *testing.M) {
 	if what := os.Getenv(childDoes); what != "" {
 		os.Exit(child(what))
 	}
+	if how := os.Getenv("EMA_HOST_HOLD"); how != "" {
+		os.Exit(holdFile(how, os.Getenv("EMA_HOST_FILE")))
+	}
 	goleak.VerifyTestMain(m)
 }

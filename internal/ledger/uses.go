@@ -152,3 +152,13 @@ func useRow(s useSum) ([]any, error) {
 
 // hour is the beginning of t's hour. Truncate counts from the year 1, whose hours are the same.
 func hour(t time.Time) time.Time { return t.UTC().Truncate(time.Hour) }
+
+// UsesSince is when this ledger began to count uses: before that, nobody knows whether a model was used.
+func (l *Ledger) UsesSince(ctx context.Context) (time.Time, error) {
+	var at time.Time
+	err := l.db.QueryRowContext(ctx, "SELECT tstamp FROM goose_db_version WHERE version_id = 3 ORDER BY id LIMIT 1").Scan(&at)
+	if err != nil {
+		return at, failure("read", l.path, err)
+	}
+	return at.UTC(), nil
+}

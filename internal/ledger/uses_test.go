@@ -46,6 +46,26 @@ func usesSince(t testing.TB, l *ledger.Ledger, since time.Time) (all []model.Use
 	return all
 }
 
+func TestUsesCountSinceTheLedgerWasBegun(t *testing.T) {
+	path := t.TempDir() + "/ema.db"
+	before := time.Now().Add(-time.Second).Truncate(time.Second)
+	var first time.Time
+	for range 2 {
+		l, err := ledger.Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		since, err := l.UsesSince(t.Context())
+		if err != nil || since.Before(before) || since.After(time.Now()) || !first.IsZero() && !since.Equal(first) {
+			t.Errorf("since %v, %v; it was begun after %v", since, err, before)
+		}
+		first = since
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func sumsUpUses(t *testing.T, open func() *ledger.Ledger) {
 	l := open()
 	failed := use("a", 40*time.Minute)

@@ -70,6 +70,15 @@ func identityOf(info fs.FileInfo) identity {
 	return id
 }
 
+// BlobPaths are the names of a model's contents, also of those that are being fetched; one that lies in a colder tier is a link.
+func (s *Store) BlobPaths(id model.ID) (paths []string) {
+	entries, _ := os.ReadDir(s.blobsDir(id)) // what cannot be read has none
+	for _, e := range entries {
+		paths = append(paths, filepath.Join(s.blobsDir(id), e.Name()))
+	}
+	return paths
+}
+
 // Blob finds the blob with content d; fs.ErrNotExist if there is none. It reads no content: the
 // proof is that the file is the one that was verified, by size, time of modification and inode.
 func (s *Store) Blob(id model.ID, d model.Digest) (Blob, error) {

@@ -342,13 +342,16 @@ func useCount(n int, window time.Duration) string {
 	return fmt.Sprintf("%d %s in %s", n, uses, span(window))
 }
 
-// span is a length of time in days, or in hours when it is shorter than one.
+// span is a length of time in days, or in hours or minutes when it is short, cut to one place.
 func span(d time.Duration) string {
 	n, unit := d.Hours()/24, "day"
 	if d < 24*time.Hour {
 		n, unit = d.Hours(), "hour"
 	}
-	if text := decimal(n); text != "1" {
+	if d < time.Hour {
+		n, unit = math.Floor(d.Minutes()), "minute"
+	}
+	if text := decimal(math.Floor(n*10+1e-9) / 10); text != "1" {
 		return text + " " + unit + "s"
 	}
 	return "1 " + unit

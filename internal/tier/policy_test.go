@@ -100,7 +100,7 @@ func TestAMoveSaysWhyWithItsFigures(t *testing.T) {
 			t.Errorf("got %+v, want %q", got, want)
 		}
 	}
-	for d, want := range map[time.Duration]string{day: "1 day", 36 * time.Hour: "1.5 days", time.Hour: "1 hour", 15 * time.Minute: "0.25 hours"} {
+	for d, want := range map[time.Duration]string{day: "1 day", 36 * time.Hour: "1.5 days", time.Hour: "1 hour", 15 * time.Minute: "15 minutes"} {
 		if got := span(d); got != want {
 			t.Errorf("%v is %q, want %q", d, got, want)
 		}

@@ -13,6 +13,7 @@ import (
 	"ema/client"
 	"ema/internal/model"
 	"ema/internal/store"
+	"ema/internal/tier"
 )
 
 const (
@@ -287,6 +288,27 @@ func suggest(plan store.Removal) client.CleanupSuggestions {
 		return cmp.Or(cmp.Compare(b.SizeBytes, a.SizeBytes), cmp.Compare(a.Model, b.Model))
 	})
 	s.SafeToRemove = len(s.Candidates)
+	return s
+}
+
+// Suggest is advice on the wire.
+func Suggest(a tier.Advice) client.CleanupSuggestions {
+	s := client.CleanupSuggestions{SavingsGB: gb(a.Free), SafeToRemove: len(a.Suggestions), Candidates: []client.CleanupCandidate{}}
+	for _, one := range a.Suggestions {
+		c := client.CleanupCandidate{
+			Reason: one.Reason, SizeGB: gb(one.Bytes), SizeBytes: int64(one.Bytes), Action: string(one.Action), Confidence: new(one.Confidence),
+		}
+		if !one.ID.IsZero() {
+			c.Model = one.ID.Public()
+		}
+		if one.Commit != "" {
+			c.Reason = "revision " + one.Commit + ": " + c.Reason
+		}
+		if !one.Last.IsZero() {
+			c.LastUsed = new(one.Last.UTC())
+		}
+		s.Candidates = append(s.Candidates, c)
+	}
 	return s
 }
 

@@ -1,0 +1,388 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"ema/client"
+	"ema/internal/api"
+	"ema/internal/api/snapshot"
+	"ema/internal/config"
+	"ema/internal/host"
+	"ema/internal/model"
+	"ema/internal/store"
+	"ema/internal/tier"
+)
+
+// leftAlone is the age under which contents that no revision needs stay, as with "ema gc".
+const leftAlone = 24 * time.Hour
+
+// wish is what may go when somebody cleans up, as the settings say.
+func wish(c config.Config, watched time.Time) tier.Wish {
+	hot := section(c.StorageTiers, model.Hot)
+	return tier.Wish{
+		MinUnused: c.Cleanup.MinUnusedDays.Duration(), KeepRecent: c.Cleanup.KeepRecentDays.Duration(), Watched: watched,
+		Often: &tier.Rule{Uses: hot.Criteria.UsageFrequencyThreshold, Window: hot.Criteria.LastUsedDays.Duration()},
+	}
+}
+
+// settingsNow are those that hold now.
+func (d *daemon) settingsNow() config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.settings.Config
+}
+
+// rubbish is what no revision needs, model by model, as "ema gc" would remove it.
+func (d *daemon) rubbish(waits map[model.ID]bool) (map[model.ID]store.Removal, error) {
+	all, err := d.line.Store.PlanCollect(leftAlone, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	partials, err := partialRuleOf(d.settingsNow()).plan(d.line.Store, waits)
+	if err != nil {
+		return nil, err
+	}
+	by := map[model.ID]store.Removal{}
+	for _, item := range sparing(all.WithPartials(partials), waits).Items {
+		r := by[item.Model]
+		r.Items, r.Bytes = append(r.Items, item), r.Bytes+item.Bytes
+		by[item.Model] = r
+	}
+	return by, nil
+}
+
+// waits are the models that must not be touched: those that are downloaded, moved or repaired, or wait for that.
+func (d *daemon) waits() map[model.ID]bool {
+	waits := d.repairs.under()
+	for _, dl := range d.queue.List() {
+		waits[dl.Model] = true
+	}
+	for id := range d.moves.under() {
+		waits[id] = true
+	}
+	return waits
+}
+
+// takeStock is what could go, of the models that are in a tier; of all when in is "".
+func (d *daemon) takeStock(ctx context.Context, in model.Tier) ([]tier.Stock, error) {
+	waits := d.waits()
+	models, err := d.line.Store.Models(ctx)
+	if err != nil {
+		return nil, err
+	}
+	garbage, err := d.rubbish(waits)
+	if err != nil {
+		return nil, err
+	}
+	open, err := host.FilesInUse()
+	if err != nil {
+		return nil, &model.Error{Op: "clean up", Class: model.DiskError, Err: fmt.Errorf("nobody can tell which models are in use: %w", err)}
+	}
+	var all []tier.Stock
+	for _, k := range models {
+		if in != "" && k.Tiers[in] == 0 && (in != model.Hot || k.Incomplete == 0) {
+			continue
+		}
+		s := tier.Stock{ID: k.ID, Size: k.Size + k.Incomplete, Pinned: d.habits.isPinned(k.ID), Busy: waits[k.ID], Garbage: garbage[k.ID].Bytes}
+		if in != "" {
+			s.Size = k.Tiers[in]
+		}
+		s.Size = max(s.Size, s.Garbage)
+		delete(garbage, k.ID)
+		s.Open = d.inUse(k.ID, open)
+		if err := d.revisions(k, &s); err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	for id, r := range garbage { // what belongs to models that are gone
+		if in == "" || in == model.Hot {
+			all = append(all, tier.Stock{ID: id, Size: r.Bytes, Garbage: r.Bytes})
+		}
+	}
+	return all, nil
+}
+
+// revisions adds to s what k's revisions tell: when the newest came, which are old, and whether they can be fetched again.
+func (d *daemon) revisions(k store.Model, s *tier.Stock) error {
+	came := make([]time.Time, len(k.Revisions))
+	var named time.Time // when the newest of those came that a name leads to
+	for i, r := range k.Revisions {
+		if r.Record != nil {
+			came[i] = r.Record.CompletedAt
+			s.LastCopy = s.LastCopy || !strings.Contains(r.Record.Source, "://")
+		} else if info, err := os.Stat(d.line.Store.Snapshot(k.ID, r.Commit)); err == nil {
+			came[i] = info.ModTime() // another tool has brought it
+		}
+		if came[i].After(s.Since) {
+			s.Since = came[i]
+		}
+		if len(r.Refs) > 0 && came[i].After(named) {
+			named = came[i]
+		}
+	}
+	for i, r := range k.Revisions {
+		if len(r.Refs) > 0 || !came[i].Before(named) {
+			continue
+		}
+		plan, err := d.line.Store.PlanRemove(k.ID, r.Commit)
+		if err != nil {
+			return err
+		}
+		s.Old = append(s.Old, tier.Old{Commit: r.Commit, Size: plan.Bytes, Since: came[i]})
+	}
+	return nil
+}
+
+// inUse reports whether another program has a content of a model open or mapped.
+func (d *daemon) inUse(id model.ID, open func(string) bool) bool {
+	for _, path := range d.line.Store.BlobPaths(id) {
+		if open(path) {
+			return true
+		}
+	}
+	return false
+}
+
+// advise is what could go now, for the answer about storage.
+func (d *daemon) advise(ctx context.Context) (client.CleanupSuggestions, error) {
+	stock, err := d.takeStock(ctx, "")
+	if err != nil {
+		return client.CleanupSuggestions{}, err
+	}
+	a := tier.Advise(time.Now(), stock, d.habits.uses, wish(d.settingsNow(), d.habits.since))
+	return snapshot.Suggest(a), nil
+}
+
+// clean makes space, or says what would go: what somebody names, or what the rules find.
+func (d *daemon) clean(ctx context.Context, c api.Cleaning) ([]api.Cleaned, error) {
+	if c.Models != nil {
+		return d.cleanNamed(ctx, c)
+	}
+	w := wish(d.settingsNow(), d.habits.since)
+	if c.MinUnused != nil {
+		w.MinUnused = *c.MinUnused
+	}
+	if !c.KeepFrequent {
+		w.Often = nil
+	}
+	stock, err := d.takeStock(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return d.cleanBy(ctx, stock, w, c.DryRun)
+}
+
+// cleanNamed removes models that somebody names, however lately they were used, but for pinned and open ones.
+func (d *daemon) cleanNamed(ctx context.Context, c api.Cleaning) ([]api.Cleaned, error) {
+	var decided []api.Cleaned
+	for _, id := range c.Models {
+		one := api.Cleaned{Model: id, Action: client.CleanupRemoveModel, Reason: "somebody asked for it"}
+		if plan, err := d.line.Store.PlanRemove(id, ""); err != nil {
+			one.Err = err
+		} else {
+			one = d.carryOut(ctx, one, plan, c.DryRun)
+		}
+		decided = append(decided, one)
+		if err := ctx.Err(); err != nil {
+			return decided, err
+		}
+	}
+	return decided, nil
+}
+
+// cleanBy removes what a wish allows. A model goes only when its source says that it still has it.
+func (d *daemon) cleanBy(ctx context.Context, stock []tier.Stock, w tier.Wish, dryRun bool) ([]api.Cleaned, error) {
+	advice, err := d.fetchable(ctx, stock, w)
+	if err != nil {
+		return nil, err
+	}
+	var decided []api.Cleaned
+	for _, s := range advice.Suggestions {
+		one := api.Cleaned{Model: s.ID, Action: string(s.Action), Reason: s.Reason}
+		plan, err := d.planned(s)
+		if err != nil {
+			one.Err = err
+		} else {
+			one = d.carryOut(ctx, one, plan, dryRun)
+		}
+		decided = append(decided, one)
+		if err := ctx.Err(); err != nil {
+			return decided, err
+		}
+	}
+	for _, k := range advice.Kept {
+		if !k.ID.IsZero() {
+			decided = append(decided, api.Cleaned{Model: k.ID, Action: client.CleanupKeep, Reason: k.Why})
+		}
+	}
+	return decided, nil
+}
+
+// sourcePatience is how long a source may take to say that it still has a model.
+const sourcePatience = 10 * time.Second
+
+// fetchable is advice in which no model is to go that its source does not have any more, or may not have.
+func (d *daemon) fetchable(ctx context.Context, stock []tier.Stock, w tier.Wish) (tier.Advice, error) {
+	asked := map[model.ID]bool{}
+	for {
+		advice := tier.Advise(time.Now(), stock, d.habits.uses, w)
+		lost := false
+		for _, s := range advice.Suggestions {
+			if s.Action != tier.RemoveModel || asked[s.ID] {
+				continue
+			}
+			asked[s.ID] = true
+			under, cancel := context.WithTimeout(ctx, sourcePatience)
+			_, err := d.line.Source.Resolve(under, s.ID, "")
+			cancel()
+			if ctx.Err() != nil {
+				return advice, context.Cause(ctx)
+			}
+			for i := range stock {
+				if err != nil && stock[i].ID == s.ID {
+					stock[i].LastCopy, lost = true, true
+				}
+			}
+		}
+		if !lost {
+			return advice, nil
+		}
+	}
+}
+
+// planned is what a suggestion takes away, as it stands now.
+func (d *daemon) planned(s tier.Suggestion) (store.Removal, error) {
+	switch s.Action {
+	case tier.Collect:
+		garbage, err := d.rubbish(d.waits())
+		return garbage[s.ID], err
+	case tier.RemoveRevision:
+		return d.line.Store.PlanRemove(s.ID, s.Commit)
+	}
+	return d.line.Store.PlanRemove(s.ID, "")
+}
+
+// carryOut removes what was decided, unless it is a dry run or somebody has begun to need it meanwhile.
+func (d *daemon) carryOut(ctx context.Context, one api.Cleaned, plan store.Removal, dryRun bool) api.Cleaned {
+	busy, again, err := d.door.shut(ctx)
+	if err != nil {
+		one.Err = err
+		return one
+	}
+	defer again()
+	open, err := host.FilesInUse()
+	waits := d.waits()
+	switch {
+	case err != nil:
+		one.Err = &model.Error{Op: "clean up", Class: model.DiskError, Model: one.Model, Err: fmt.Errorf("nobody can tell whether it is in use: %w", err)}
+		return one
+	case busy[one.Model] || waits[one.Model]:
+		one.Err = &model.Error{
+			Op: "clean up", Class: model.Busy, Model: one.Model, Err: errors.New("it is being downloaded, moved or repaired"), Hint: "try again when that is over",
+		}
+		return one
+	case one.Action != client.CleanupCollect && d.habits.isPinned(one.Model):
+		one.Action, one.Reason = client.CleanupKeep, "it is pinned: let it loose first"
+		return one
+	case d.inUse(one.Model, open):
+		one.Action, one.Reason = client.CleanupKeep, "another program has it open"
+		return one
+	}
+	one.Freed = plan.Bytes
+	if dryRun || len(plan.Items) == 0 {
+		return one
+	}
+	if one.Err = d.line.Writer.Remove(ctx, plan); one.Err != nil {
+		one.Freed = 0
+	}
+	why := "collected"
+	if one.Action == client.CleanupRemoveModel {
+		why = "removed"
+	}
+	d.stored(one.Model, why) // of what failed, a part may have gone
+	if one.Err == nil {
+		d.log.Info("cleaned up", "model", one.Model.Public(), "action", one.Action, "freed", one.Freed.String(), "why", one.Reason)
+	}
+	return one
+}
+
+// makeRoom cleans up by itself where a tier is fuller than cleanup.trigger_percent, until it is as full as
+// cleanup.target_percent says or nothing more may go.
+func (d *daemon) makeRoom(ctx context.Context) error {
+	c := d.settingsNow()
+	if !c.Cleanup.Auto {
+		return nil
+	}
+	for _, t := range d.line.Store.Tiers() {
+		if t.State == store.TierMissing || t.State == store.TierReadOnly {
+			continue
+		}
+		free, err := d.surplus(ctx, c, t)
+		if err != nil {
+			return err
+		}
+		if free <= 0 {
+			continue
+		}
+		stock, err := d.takeStock(ctx, t.Tier)
+		if err != nil {
+			return err
+		}
+		w := wish(c, d.habits.since)
+		w.Free = free
+		decided, err := d.cleanBy(ctx, stock, w, false)
+		if err != nil {
+			return err
+		}
+		var freed model.Bytes
+		for _, one := range decided {
+			freed += one.Freed
+			if one.Action == client.CleanupKeep {
+				continue
+			}
+			entry := model.AuditEntry{At: time.Now().UTC(), Who: "ema", Action: "clean-up", Target: one.Action + " " + one.Model.Public(), Result: "ok"}
+			if one.Err != nil {
+				entry.Result = model.ClassOf(one.Err).String()
+			}
+			if err := d.ledger.Record(ctx, entry); err != nil {
+				return err
+			}
+		}
+		if freed < free {
+			d.log.Warn("tier fuller than it is to be", "tier", string(t.Tier), "wanted", free.String(), "freed", freed.String(), "hint", `"ema tier" and "ema ls" show what takes the space`)
+		}
+	}
+	return nil
+}
+
+// surplus is how much is to be freed in a tier: of its disk, or of what its models may take.
+func (d *daemon) surplus(ctx context.Context, c config.Config, t store.TierState) (model.Bytes, error) {
+	share := func(percent float64, of model.Bytes) model.Bytes { return model.Bytes(percent / 100 * float64(of)) }
+	v, _, err := volume(t.Path)
+	if err != nil {
+		return 0, err
+	}
+	var free model.Bytes
+	if all := v.Used + v.Available; v.Used >= share(c.Cleanup.TriggerPercent, all) {
+		free = v.Used - share(c.Cleanup.TargetPercent, all)
+	}
+	most := largest(c.StorageTiers, t.Tier)
+	if most == 0 {
+		return free, nil
+	}
+	models, err := d.line.Store.Models(ctx)
+	var held model.Bytes
+	for _, k := range models {
+		held += k.Tiers[t.Tier]
+	}
+	if held >= share(c.Cleanup.TriggerPercent, most) {
+		free = max(free, held-share(c.Cleanup.TargetPercent, most))
+	}
+	return free, err
+}

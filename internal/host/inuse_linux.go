@@ -1,0 +1,122 @@
+package host
+
+import (
+	"bufio"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// An inode tells files apart that have several names.
+type inode struct{ device, number uint64 }
+
+// filesInUse are the files that other processes had open or mapped.
+type filesInUse struct {
+	open   map[inode]bool
+	mapped map[string]uint64 // by path: maps of some file systems name a device that no file has
+	blind  bool              // there are processes that may not be looked at
+}
+
+// FilesInUse looks once which files other processes have open or mapped, and returns whether one of them is. It is for many
+// questions at once; what is opened later it does not see. Of processes that may not be looked at, a lease tells for each
+// file that is asked about (fcntl(2)): the kernel grants it only where nobody, this process included, has the file open.
+// What nobody can tell counts as open.
+func FilesInUse() (func(path string) bool, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	o := filesInUse{open: map[inode]bool{}, mapped: map[string]uint64{}}
+	self := os.Getpid()
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == self {
+			continue
+		}
+		if err := o.look(filepath.Join("/proc", e.Name())); err != nil && !gone(err) {
+			o.blind = true
+		}
+	}
+	return o.has, nil
+}
+
+// gone reports whether a process has ended while it was looked at.
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
+
+// look notes what one process has open and mapped.
+func (o *filesInUse) look(proc string) error {
+	dir := filepath.Join(proc, "fd")
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		var st unix.Stat_t
+		if unix.Stat(filepath.Join(dir, f.Name()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			o.open[inode{st.Dev, st.Ino}] = true
+		}
+	}
+	f, err := os.Open(filepath.Join(proc, "maps"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		o.mapping(lines.Text())
+	}
+	return lines.Err()
+}
+
+// mapping notes a line of maps: address, mode, offset, device, inode, path; see proc_pid_maps(5).
+func (o *filesInUse) mapping(line string) {
+	part := strings.Fields(line)
+	if len(part) < 6 {
+		return
+	}
+	at := strings.Index(line, "/")
+	number, err := strconv.ParseUint(part[4], 10, 64)
+	major, minor, ok := strings.Cut(part[3], ":")
+	if err != nil || !ok || at < 0 || number == 0 {
+		return
+	}
+	high, errHigh := strconv.ParseUint(major, 16, 32)
+	low, errLow := strconv.ParseUint(minor, 16, 32)
+	if errHigh == nil && errLow == nil {
+		o.open[inode{unix.Mkdev(uint32(high), uint32(low)), number}] = true
+	}
+	o.mapped[line[at:]] = number
+}
+
+func (o *filesInUse) has(path string) bool {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return false // it is not there
+	}
+	if o.open[inode{st.Dev, st.Ino}] {
+		return true
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil && o.mapped[real] == st.Ino && st.Ino != 0 {
+		return true
+	}
+	return o.blind && !leased(path)
+}
+
+// leased reports whether the kernel grants a lease of a file, which it gives back at once: then nobody has it open.
+func leased(path string) bool {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		return false
+	}
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
+	return err == nil
+}
