@@ -309,8 +309,10 @@ func (m *moves) move(ctx context.Context, one *moving) (moved store.Moved, err e
 			m.tell(one, event.MoveMoving)
 		}
 	}
-	err = m.threads.DoAt(ctx, slower(m.d.tiersNow(), one.was.From, one.to), func(ctx context.Context) (err error) {
-		moved, err = m.d.line.Writer.Move(ctx, one.id, one.to, store.Moving{Progress: progress})
+	set := m.d.tiersNow()
+	how := store.Moving{Progress: progress, Pace: paceOf(set, one.was.From, one.to, folders(m.d.line.Store)...)}
+	err = m.threads.DoAt(ctx, slower(set, one.was.From, one.to), func(ctx context.Context) (err error) {
+		moved, err = m.d.line.Writer.Move(ctx, one.id, one.to, how)
 		return err
 	})
 	return moved, err

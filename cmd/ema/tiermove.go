@@ -266,11 +266,13 @@ func (a *app) moveHere(ctx context.Context, id model.ID, to model.Tier) (m clien
 	}
 	var moved store.Moved
 	threads := host.NewThreads(func(problem string) { fmt.Fprintln(a.stderr, "ema: note: "+problem) })
-	err = threads.NewPool("moves", 1, host.Class{}).DoAt(ctx, slower(e.StorageTiers, snapshot.Mostly(here.Tiers), to), func(ctx context.Context) (err error) {
-		moved, err = w.Move(ctx, id, to, store.Moving{Progress: func(n int64) {
-			show.progress.progress.Written.Add(n)
-			show.progress.progress.Received.Add(n)
-		}})
+	from := snapshot.Mostly(here.Tiers)
+	how := store.Moving{Pace: paceOf(e.StorageTiers, from, to, folders(s)...), Progress: func(n int64) {
+		show.progress.progress.Written.Add(n)
+		show.progress.progress.Received.Add(n)
+	}}
+	err = threads.NewPool("moves", 1, host.Class{}).DoAt(ctx, slower(e.StorageTiers, from, to), func(ctx context.Context) (err error) {
+		moved, err = w.Move(ctx, id, to, how)
 		return err
 	})
 	show.stop()

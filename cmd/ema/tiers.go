@@ -22,6 +22,14 @@ func colder(set config.StorageTiers) map[model.Tier]string {
 	return folders
 }
 
+// folders are those of all tiers of a store.
+func folders(s *store.Store) (all []string) {
+	for _, t := range s.Tiers() {
+		all = append(all, t.Path)
+	}
+	return all
+}
+
 // largest is what a tier's models may take together; 0 is no bound.
 func largest(set config.StorageTiers, t model.Tier) model.Bytes {
 	return section(set, t).MaxSizeGB.Bytes()
