@@ -209,29 +209,28 @@ func (w *Writer) adoptOne(ctx context.Context, dir string, l *load, opt Adopting
 	refuse := func(file string, err error) (AdoptedModel, error) {
 		return m, &model.Error{Op: "adopt", Class: model.Integrity, Model: l.id, File: file, Err: err, Hint: "nothing of this revision was adopted"}
 	}
-	if err := w.differs(l); err != nil {
-		return m, err
-	}
-	files, err := w.haul(ctx, l, opt, &m)
-	if err != nil {
-		return m, err
-	}
 	if !l.cache {
 		l.refs = []string{cmp.Or(opt.Revision, defaultRevision)}
 	}
-	if l.commit == "" {
-		l.commit, l.listing = w.madeCommit(l, files, opt.Move), files
+	if err := w.differs(l); err != nil {
+		return m, err
 	}
-	m.Commit, m.Path, m.Files, m.Revision = l.commit, w.Snapshot(l.id, l.commit), len(files), l.commit
-	for _, f := range distinctFiles(files) {
-		m.Bytes += model.Bytes(f.Size)
-	}
-	free, err := w.freeNames(l, &m)
+	var free []string
+	files, err := w.haul(ctx, l, opt, &m, func(files []model.File) (err error) {
+		if l.commit == "" {
+			l.commit, l.listing = w.madeCommit(l, files, opt.Move), files
+		}
+		m.Commit, m.Path, m.Files, m.Revision = l.commit, w.Snapshot(l.id, l.commit), len(files), l.commit
+		if free, err = w.freeNames(l, &m); err != nil {
+			return err
+		}
+		return w.differs(l)
+	})
 	if err != nil {
 		return m, err
 	}
-	if err := w.differs(l); err != nil { // of a commit that was only now made
-		return m, err
+	for _, f := range distinctFiles(files) {
+		m.Bytes += model.Bytes(f.Size)
 	}
 	rec, err := w.Record(l.id, l.commit)
 	if err == nil && w.Available(l.id, l.commit, files) && hasAll(rec.Files, files) && w.allNamed(l, free) {
@@ -397,8 +396,9 @@ const (
 	haulLarge = 16
 )
 
-// haul takes the contents of a revision and publishes them. It returns its files with their digests.
-func (w *Writer) haul(ctx context.Context, l *load, opt Adopting, m *AdoptedModel) (files []model.File, err error) {
+// haul takes the contents of a revision and publishes them. It returns its files with their digests, which judge is shown before
+// the last of them are published.
+func (w *Writer) haul(ctx context.Context, l *load, opt Adopting, m *AdoptedModel, judge func([]model.File) error) (files []model.File, err error) {
 	var staged []*Staged
 	larges := 0
 	defer func() {
@@ -469,6 +469,9 @@ func (w *Writer) haul(ctx context.Context, l *load, opt Adopting, m *AdoptedMode
 				return nil, err
 			}
 		}
+	}
+	if err := judge(files); err != nil {
+		return nil, err
 	}
 	return files, publish()
 }

@@ -322,7 +322,7 @@ func contentsIn(t testing.TB, root string) map[string]int {
 	t.Helper()
 	all := map[string]int{}
 	err := filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() || strings.Contains(name, "/refs/") || strings.Contains(name, "/ema/") || strings.Contains(name, "/.locks/") {
+		if err != nil || !e.Type().IsRegular() || strings.Contains(name, "/refs/") || strings.Contains(name, "/ema/") || strings.Contains(name, "/.locks/") || strings.Contains(name, "/.cache/") {
 			return err
 		}
 		b, err := os.ReadFile(name)

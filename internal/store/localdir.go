@@ -92,7 +92,7 @@ func (w *Writer) plainFolder(dir string, id model.ID) (*load, error) {
 			return nil
 		}
 		if err := model.CheckPath(file); err != nil {
-			return refuse(file, err, "rename it")
+			return refuse("", err, "rename it") // the error has the name, in quotes
 		}
 		c, err := w.cargoAt(dir, name, file, e)
 		if err != nil {
