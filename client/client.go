@@ -229,6 +229,27 @@ func (c *Client) Storage(ctx context.Context) (s Storage, err error) {
 	return s, c.call(ctx, http.MethodGet, "/models/storage", nil, &s)
 }
 
+// MoveModel has a model brought to another tier, or gives that up, and does not wait for the end: Events tell it. A model
+// that is being downloaded, or is on its way to another tier, is an *Error of WrongState; a tier without room one of NoSpace.
+func (c *Client) MoveModel(ctx context.Context, m MoveRequest) (done Moved, err error) {
+	return done, c.call(ctx, http.MethodPost, "/models/storage/move", m, &done)
+}
+
+// PinModel lets a model stay in its tier, whatever the rules say, or lets it loose.
+func (c *Client) PinModel(ctx context.Context, model string, pinned bool) (p Pinned, err error) {
+	return p, c.call(ctx, http.MethodPost, "/models/storage/pin", PinRequest{Model: model, Pinned: pinned}, &p)
+}
+
+// CleanUp makes space, or says what would go. What went wrong with one model is in the answer, and no error.
+func (c *Client) CleanUp(ctx context.Context, ask Cleanup) (done CleanedUp, err error) {
+	return done, c.call(ctx, http.MethodPost, "/models/cleanup", ask, &done)
+}
+
+// RecordUse counts a use of a model.
+func (c *Client) RecordUse(ctx context.Context, u Use) (done Used, err error) {
+	return done, c.call(ctx, http.MethodPost, "/models/usage", u, &done)
+}
+
 // DeleteModel removes a model with all of its revisions. One that is being downloaded is an *Error of WrongState.
 func (c *Client) DeleteModel(ctx context.Context, model string) (d Deleted, err error) {
 	return d, c.call(ctx, http.MethodDelete, "/models/"+url.PathEscape(model), nil, &d)

@@ -363,10 +363,23 @@ func TestEachMethodAsksWhereTheContractSays(t *testing.T) {
 		"GET /api/v1/models/status/detailed":                                            func() error { _, err := c.Statuses(ctx); return err },
 		"GET /api/v1/models/status/detailed/s3:%2F%2Fa%2Fb%3Fc":                         func() error { _, err := c.Status(ctx, "s3://a/b?c"); return err },
 		"GET /api/v1/models/storage":                                                    func() error { _, err := c.Storage(ctx); return err },
-		"DELETE /api/v1/models/acme%2Ftiny":                                             func() error { _, err := c.DeleteModel(ctx, "acme/tiny"); return err },
-		"GET /api/v1/config/current":                                                    func() error { _, err := c.ConfigCurrent(ctx); return err },
-		`PUT /api/v1/config/update {"log":{"level":"debug"}}`:                           func() error { _, err := c.ConfigUpdate(ctx, part); return err },
-		`POST /api/v1/config/validate {"log":{"level":"debug"}}`:                        func() error { _, err := c.ConfigValidate(ctx, part); return err },
+		`POST /api/v1/models/storage/move {"model_id":"acme/tiny","tier":"cold"}`: func() error {
+			_, err := c.MoveModel(ctx, client.MoveRequest{Model: "acme/tiny", Tier: "cold"})
+			return err
+		},
+		`POST /api/v1/models/storage/pin {"model_id":"acme/tiny","pinned":false}`: func() error { _, err := c.PinModel(ctx, "acme/tiny", false); return err },
+		`POST /api/v1/models/cleanup {"cleanup_type":"auto","dry_run":true}`: func() error {
+			_, err := c.CleanUp(ctx, client.Cleanup{Type: client.CleanupAuto, DryRun: true})
+			return err
+		},
+		`POST /api/v1/models/usage {"model_id":"acme/tiny","operation":"generate"}`: func() error {
+			_, err := c.RecordUse(ctx, client.Use{Model: "acme/tiny", Operation: "generate"})
+			return err
+		},
+		"DELETE /api/v1/models/acme%2Ftiny":                      func() error { _, err := c.DeleteModel(ctx, "acme/tiny"); return err },
+		"GET /api/v1/config/current":                             func() error { _, err := c.ConfigCurrent(ctx); return err },
+		`PUT /api/v1/config/update {"log":{"level":"debug"}}`:    func() error { _, err := c.ConfigUpdate(ctx, part); return err },
+		`POST /api/v1/config/validate {"log":{"level":"debug"}}`: func() error { _, err := c.ConfigValidate(ctx, part); return err },
 		"GET /api/v1/config/schema": func() error {
 			schema, err := c.ConfigSchema(ctx)
 			if string(schema) != `{"version":"v1"}` {

@@ -15,7 +15,7 @@ import (
 type Event struct {
 	Seq        uint64         `json:"seq"`
 	At         time.Time      `json:"timestamp"`
-	Type       string         `json:"type"` // progress, state, retry, limit or space
+	Type       string         `json:"type"` // progress, state, retry, limit, space, move or tier
 	DownloadID string         `json:"download_id,omitempty"`
 	Model      string         `json:"model_id,omitempty"`
 	Progress   *ProgressEvent `json:"progress,omitempty"`
@@ -23,6 +23,8 @@ type Event struct {
 	Retry      *RetryEvent    `json:"retry,omitempty"`
 	Limit      *LimitEvent    `json:"limit,omitempty"`
 	Space      *SpaceEvent    `json:"space,omitempty"`
+	Move       *MoveEvent     `json:"move,omitempty"`
+	Tier       *TierEvent     `json:"tier,omitempty"`
 }
 
 // A ProgressEvent is how a running download stands.
@@ -66,6 +68,24 @@ type LimitEvent struct {
 type SpaceEvent struct {
 	ShortBytes int64  `json:"short_bytes"`
 	Reason     string `json:"reason"`
+}
+
+// A MoveEvent is how far a model is on its way from one tier to another.
+type MoveEvent struct {
+	From            string  `json:"from"`
+	To              string  `json:"to"`
+	State           string  `json:"state"` // one of the Move constants
+	ProgressPercent float64 `json:"progress_percent"`
+	MovedBytes      int64   `json:"moved_bytes"`
+	TotalBytes      int64   `json:"total_bytes"`
+	Error           string  `json:"error_message,omitempty"`
+}
+
+// A TierEvent says that the folder of a tier is no longer as it was.
+type TierEvent struct {
+	Tier    string `json:"tier"`
+	State   string `json:"state"` // one of the Tier constants
+	Problem string `json:"problem,omitempty"`
 }
 
 // Interest says which events to hear. The zero Interest is in all, from now on.

@@ -41,8 +41,10 @@ type ModelStatus struct {
 	PerformanceScore      *float64   `json:"performance_score"`         // 0 to 1
 	UsageFrequency        *float64   `json:"usage_frequency"`           // uses per day, over the last 30 days
 	LastUsed              *time.Time `json:"last_used"`
-	AverageGenerationTime *float64   `json:"average_generation_time"` // seconds, as reported by who uses it
-	StorageTier           *string    `json:"storage_tier"`            // hot, warm or cold
+	AverageGenerationTime *float64   `json:"average_generation_time"`   // seconds, as reported by who uses it
+	StorageTier           *string    `json:"storage_tier"`              // hot, warm or cold, where most of it lies; null when nothing of it is here
+	StorageProblem        string     `json:"storage_problem,omitempty"` // why a part of it cannot be reached, and where to look
+	Pinned                bool       `json:"pinned"`                    // never moved or removed by itself
 
 	CurrentVersion  *string          `json:"current_version"`  // the commit that is available; null when none is
 	LatestVersion   *string          `json:"latest_version"`   // the commit that the source had when it was asked last

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"ema/internal/api/snapshot"
 	"ema/internal/event"
@@ -24,7 +21,8 @@ func (d *daemon) answers(ctx context.Context) (*snapshot.Models, error) {
 	}
 	kept := d.settings.API
 	return snapshot.New(snapshot.Settings{
-		Store: d.line.Store, Downloads: d.queue, Events: d.bus, Failed: failed, Figures: d.standing, Volume: d.volume,
+		Store: d.line.Store, Downloads: d.queue, Events: d.bus, Failed: failed, Figures: d.standing, Tiers: d.shelves,
+		Uses: d.habits, Moves: d.moves.all,
 		Refuse:  func(w http.ResponseWriter, r *http.Request, err error) { d.api.Refuse(w, r, err) },
 		Caching: kept.ResponseCaching, TTL: kept.CacheTTLSeconds.Duration(),
 	}), nil
@@ -60,26 +58,15 @@ func (d *daemon) standing(id string) (snapshot.Figures, bool) {
 	return snapshot.Figures{Done: f.Done, Total: f.Total, Rate: f.Rate, ETA: f.ETA}, true
 }
 
-// volume measures where the store lies.
-func (d *daemon) volume() (snapshot.Volume, error) {
-	var st unix.Statfs_t
-	for {
-		err := unix.Statfs(d.line.Store.Path(), &st)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return snapshot.Volume{}, &model.Error{Op: "measure the disk", Class: model.DiskError, File: d.line.Store.Path(), Err: err}
-		}
-	}
-	unit := model.Bytes(st.Frsize)
-	return snapshot.Volume{
-		Total: model.Bytes(st.Blocks) * unit, Used: model.Bytes(st.Blocks-st.Bfree) * unit, Available: model.Bytes(st.Bavail) * unit,
-		Reserve: d.line.LeaveFree(),
-	}, nil
+// shelves are how the tiers stand, the hot one first.
+func (d *daemon) shelves() ([]snapshot.Tier, error) {
+	d.mu.Lock()
+	set := d.settings.StorageTiers
+	d.mu.Unlock()
+	return tiers(d.line.Store, set, d.line.LeaveFree())
 }
 
-// stored tells that the store holds something else of a model than before, or of any when it is zero.
+// stored tells// stored tells that the store holds something else of a model than before, or of any when it is zero.
 func (d *daemon) stored(id model.ID, why string) {
 	d.bus.Tell(event.Event{Kind: event.KindStored, Model: id, Data: event.Stored{Why: why}})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +21,8 @@ func gcCommand(a *app) *cobra.Command {
 		Use:   "gc",
 		Short: "Remove what nobody needs any more, and say first what that frees",
 		Long: "Removes contents that no revision uses, files of pulls that were interrupted, and what a crash has left. No model that\n" +
-			"\"ema ls\" shows as available is touched, and nothing that is being fetched now.",
+			"\"ema ls\" shows as available is touched, and nothing that is being fetched now. Files of interrupted pulls stay as long as\n" +
+			"cache_optimization.download_cache says, and those of downloads that wait in the daemon's queue always.",
 		Example: "  ema gc --dry-run\n  ema gc --older-than 1h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if olderThan < 0 {
@@ -30,9 +32,16 @@ func gcCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			e, err := a.settings()
+			if err != nil {
+				return err
+			}
+			rule := partialRuleOf(e.Config)
+			if cmd.Flags().Changed("older-than") {
+				rule.age = olderThan
+			}
 			plan := func() (store.Removal, error) {
-				r, err := s.PlanCollect(olderThan, time.Now())
-				r = a.sparing(r)
+				r, err := a.garbage(cmd.Context(), s, olderThan, rule)
 				if err == nil && !a.json {
 					err = a.print(func(w io.Writer) error { return printCollection(w, r) })
 				}
@@ -42,8 +51,22 @@ func gcCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go")
-	cmd.Flags().DurationVar(&olderThan, "older-than", 24*time.Hour, "only what has not changed for so long, e.g. 90m, 24h")
+	cmd.Flags().DurationVar(&olderThan, "older-than", 24*time.Hour, "only what has not changed for so long, e.g. 90m, 24h (files of interrupted pulls: as configured)")
 	return cmd
+}
+
+// garbage is what nobody needs: files of interrupted pulls by their own rule, which the settings make, all else by its age.
+func (a *app) garbage(ctx context.Context, s *store.Store, olderThan time.Duration, rule partialRule) (store.Removal, error) {
+	waits, err := a.waited(ctx, s)
+	if err != nil {
+		return store.Removal{}, err
+	}
+	r, err := s.PlanCollect(olderThan, time.Now())
+	if err != nil {
+		return r, err
+	}
+	partials, err := rule.plan(s, waits)
+	return sparing(r.WithPartials(partials), waits), err
 }
 
 // printCollection is a table of what goes, without the checksums that go with it.

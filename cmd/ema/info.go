@@ -44,6 +44,8 @@ func infoCommand(a *app) *cobra.Command {
 			}
 			answer := describe(s, found[0])
 			answer.Download = download
+			used := a.habits(cmd.Context(), s)[answer.Model]
+			answer.LastUsed, answer.Pinned = used.last, used.pinned
 			return a.result(answer, answer.print)
 		},
 	}
@@ -51,11 +53,16 @@ func infoCommand(a *app) *cobra.Command {
 
 // A description is what ema info tells.
 type description struct {
-	Model       string              `json:"model"`
-	Size        model.Bytes         `json:"size"`        // of all contents, each once
-	Interrupted model.Bytes         `json:"interrupted"` // of files that a pull has begun
-	Download    *client.Download    `json:"download,omitempty"`
-	Revisions   []revisionDescribed `json:"revisions"`
+	Model       string      `json:"model"`
+	Size        model.Bytes `json:"size"`        // of all contents, each once
+	Interrupted model.Bytes `json:"interrupted"` // of files that a pull has begun
+	// Tiers is how much of Size lies in which tier; Away is the one that is missing, and has a part of it.
+	Tiers     map[model.Tier]model.Bytes `json:"tiers"`
+	Away      model.Tier                 `json:"tier_missing,omitempty"`
+	Pinned    bool                       `json:"pinned"`
+	LastUsed  *time.Time                 `json:"last_used"` // null: unknown
+	Download  *client.Download           `json:"download,omitempty"`
+	Revisions []revisionDescribed        `json:"revisions"`
 }
 
 type revisionDescribed struct {
@@ -117,7 +124,8 @@ func downloading(d client.Download) string {
 }
 
 func describe(s *store.Store, k kept) description {
-	d := description{Model: k.ID.Public(), Size: k.Size, Interrupted: k.Incomplete, Revisions: []revisionDescribed{}}
+	d := description{Model: k.ID.Public(), Size: k.Size, Interrupted: k.Incomplete, Tiers: map[model.Tier]model.Bytes{}, Away: k.Away, Revisions: []revisionDescribed{}}
+	maps.Copy(d.Tiers, k.Tiers)
 	for _, r := range k.revisions {
 		one := revisionDescribed{
 			Revision: revisionName(r), Commit: r.Commit, Refs: r.Refs, State: r.State, Size: r.Size,
@@ -145,6 +153,12 @@ func (d description) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "model\t%s\n", d.Model)
 	fmt.Fprintf(t, "size\t%s\n", d.Size)
+	if where := d.where(); where != "" {
+		fmt.Fprintf(t, "tier\t%s\n", where)
+	}
+	if d.LastUsed != nil {
+		fmt.Fprintf(t, "last use\t%s\n", when(d.LastUsed))
+	}
 	if d.Download != nil {
 		fmt.Fprintf(t, "download\t%s\n", downloading(*d.Download))
 	} else if d.Interrupted > 0 {
@@ -179,6 +193,26 @@ func (d description) print(w io.Writer) error {
 		}
 	}
 	return t.Flush()
+}
+
+// where says in which tiers the model lies.
+func (d description) where() string {
+	var parts []string
+	for _, t := range model.Tiers() {
+		if n := d.Tiers[t]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %s", t, n))
+		}
+	}
+	if len(parts) == 1 {
+		parts[0], _, _ = strings.Cut(parts[0], " ")
+	}
+	if d.Away != "" {
+		parts = append(parts, fmt.Sprintf("%s: not there, see \"ema tier\"", d.Away))
+	}
+	if d.Pinned {
+		parts = append(parts, "pinned")
+	}
+	return strings.Join(parts, ", ")
 }
 
 // patterns are the flags that chose the files.

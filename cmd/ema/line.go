@@ -30,6 +30,7 @@ type line struct {
 	settings *config.Effective
 	sources  *reach
 	reached  source.Settings // that sources were made of, but for Tell
+	answers  *source.Answers // of the hub, for sources before and after a change
 	waits    atomic.Pointer[func(host string, err error, wait time.Duration)]
 	getenv   func(string) string
 	log      *slog.Logger
@@ -63,13 +64,16 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 	}
 	reached.Offline = offline || source.OfflineFromEnv(a.getenv)
 	reached.Steadfast = command == daemonCommand
-	l := &line{settings: e, reached: reached, getenv: a.getenv}
+	kept := store.New(stored)
+	l := &line{settings: e, getenv: a.getenv}
+	l.answers = source.NewAnswers(answerSettings(e.Config, kept.StateDir()), func(err error) { l.log.Info("answers", "error", err.Error()) })
+	reached.Answers = l.answers
+	l.reached = reached
 	reached.Tell = l.hostWaits
 	sources, err := newReach(reached)
 	if err != nil {
 		return nil, err
 	}
-	kept := store.New(stored)
 	minFree, err := minFree(e.Cleanup, kept.Path())
 	if err != nil {
 		return nil, errors.Join(err, sources.Close())
@@ -81,7 +85,7 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 	fetching := fetchSettings(e.Config, facts)
 	fetching.Log = log
 	l.Line = &pipeline.Line{
-		Store: kept, Source: sources, Fetcher: fetch.New(fetching, sources), Retry: fetching.Retry,
+		Store: kept, Source: sources, Memory: sources, Fetcher: fetch.New(fetching, sources), Retry: fetching.Retry,
 		MinFree: minFree, Offline: reached.Offline, Command: command, Waiting: waiting, Parallel: facts.CPUs,
 		Hub: model.Redact(e.Sources.HuggingFace.Endpoint),
 	}
@@ -108,7 +112,7 @@ func (l *line) configure(e *config.Effective, facts config.Facts) error {
 	if err != nil {
 		return err
 	}
-	reached.Offline, reached.Steadfast = l.Offline, l.Command == daemonCommand
+	reached.Offline, reached.Steadfast, reached.Answers = l.Offline, l.Command == daemonCommand, l.answers
 	if !reflect.DeepEqual(reached, l.reached) {
 		told := reached
 		told.Tell = l.hostWaits
@@ -117,6 +121,7 @@ func (l *line) configure(e *config.Effective, facts config.Facts) error {
 		}
 		l.reached = reached
 	}
+	l.answers.Configure(answerSettings(e.Config, l.Store.StateDir()))
 	fetching := fetchSettings(e.Config, facts)
 	fetching.Log = l.log
 	l.Fetcher.Configure(fetching)
@@ -192,7 +197,7 @@ func storeSettings(c config.Config) (store.Settings, error) {
 		}
 	}
 	return store.Settings{
-		Path: c.Store.Path, StateDir: c.Store.StateDir, Process: c.Store.Durability == "process",
+		Path: c.Store.Path, StateDir: c.Store.StateDir, Process: c.Store.Durability == "process", Colder: colder(c.StorageTiers),
 		WriteSize: c.Store.WriteSizeKB.Bytes(), Cache: cachePolicy(c.Store.PageCache),
 	}, nil
 }
@@ -220,6 +225,21 @@ func sourceSettings(c config.Config, getenv func(string) string, readFile func(s
 		NoCompression: !net.CompressionEnabled, NoHTTP2: !net.HTTP2Enabled, HTTP2Bulk: net.HTTP2Bulk, DNS: names,
 		Nagle: !net.TCPNoDelay, SocketBuffer: int(net.SocketBufferSize),
 	}, nil
+}
+
+// answerSettings are the keys about what is kept of the hub's answers, for the store with that state folder.
+func answerSettings(c config.Config, state string) source.AnswerSettings {
+	kept := c.CacheOptimization.MetadataCache
+	s := source.AnswerSettings{
+		Entries: kept.MaxEntries, Memory: c.MemoryManagement.MetadataCacheSizeMB.Bytes(), TTL: kept.TTLSeconds.Duration(), Compress: kept.Compress,
+	}
+	if kept.PersistentCache {
+		s.Folder = filepath.Join(state, "answers")
+	}
+	if !kept.Enabled {
+		s.Entries = 0
+	}
+	return s
 }
 
 // token is what the named file holds, else what the user's environment says.

@@ -150,6 +150,10 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"memory_management.download_buffer_size_mb": {{"32", "fetch", "Buffers", 32 * model.MiB}},
 		"cleanup.min_free_gb":                       {{"2", "free", "", 2 * model.GiB}},
 
+		"storage_tiers.hot.path":  {{"/models", "store", "Path", "/models"}},
+		"storage_tiers.warm.path": {{"/w", "store", "Colder", map[model.Tier]string{model.Warm: "/w"}}},
+		"storage_tiers.cold.path": {{"/c", "store", "Colder", map[model.Tier]string{model.Cold: "/c"}}},
+
 		"retry_optimization.max_retries":                           {{"9", "fetch", "Retry.Max", 9}, {"0", "fetch", "Retry.Max", -1}},
 		"retry_optimization.base_delay_seconds":                    {{"2", "fetch", "Retry.Base", 2 * time.Second}, {"0", "fetch", "Retry.Base", time.Nanosecond}},
 		"retry_optimization.max_delay_seconds":                     {{"60", "fetch", "Retry.MaxDelay", time.Minute}},
@@ -167,6 +171,17 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 			{"50", "fetch", "Chunk.SmallThreshold", 50 * model.MiB}, {"0", "fetch", "Chunk.SmallThreshold", model.Bytes(1)},
 		},
 		"chunk_optimization.adaptive_chunking.large_file_threshold_mb": {{"500", "fetch", "Chunk.LargeThreshold", 500 * model.MiB}},
+
+		"cache_optimization.metadata_cache.enabled":                 {{"false", "answers", "Entries", 0}},
+		"cache_optimization.metadata_cache.max_entries":             {{"7", "answers", "Entries", 7}},
+		"cache_optimization.metadata_cache.ttl_seconds":             {{"7", "answers", "TTL", 7 * time.Second}},
+		"cache_optimization.metadata_cache.persistent_cache":        {{"true", "answers", "Folder", "/state/answers"}, {"false", "answers", "Folder", ""}},
+		"cache_optimization.metadata_cache.compress":                {{"true", "answers", "Compress", true}},
+		"memory_management.metadata_cache_size_mb":                  {{"7", "answers", "Memory", 7 * model.MiB}},
+		"cache_optimization.download_cache.enabled":                 {{"false", "partials", "most", model.Bytes(0)}, {"false", "partials", "restart", true}},
+		"cache_optimization.download_cache.max_size_gb":             {{"7", "partials", "most", 7 * model.GiB}},
+		"cache_optimization.download_cache.temp_file_cleanup_hours": {{"7", "partials", "age", 7 * time.Hour}},
+		"cache_optimization.download_cache.partial_download_cache":  {{"false", "partials", "most", model.Bytes(0)}, {"false", "partials", "restart", false}},
 
 		"server.listen":                  {{"127.0.0.1:7", "config", "Server.Listen", "127.0.0.1:7"}},
 		"server.metrics_listen":          {{"127.0.0.1:7", "config", "Server.MetricsListen", "127.0.0.1:7"}},
@@ -222,6 +237,11 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 				got = field(b.guard, a.field)
 			case "telling":
 				got = field(b.telling, a.field)
+			case "answers":
+				got = field(answerSettings(b.config.(config.Config), "/state"), a.field)
+			case "partials":
+				rule := partialRuleOf(b.config.(config.Config))
+				got = map[string]any{"age": rule.age, "most": rule.most, "restart": rule.restart}[a.field]
 			case "config": // read where it is used: serve.go, running.go, network.go, condition.go
 				got = field(b.config, a.field)
 			default:

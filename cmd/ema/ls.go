@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"ema/internal/api/snapshot"
+	"ema/internal/ledger"
 	"ema/internal/model"
 	"ema/internal/store"
 )
@@ -33,7 +37,7 @@ func lsCommand(a *app) *cobra.Command {
 			answer := struct {
 				Store  string  `json:"store"`
 				Models []entry `json:"models"`
-			}{s.Path(), entries(s, models)}
+			}{s.Path(), entries(s, models, a.habits(cmd.Context(), s))}
 			return a.result(answer, func(w io.Writer) error { return printEntries(w, answer.Models) })
 		},
 	}
@@ -50,32 +54,70 @@ type entry struct {
 	Files    int         `json:"files"`
 	Tier     string      `json:"tier"`
 	Health   string      `json:"health"`
-	LastUsed *time.Time  `json:"last_used"` // null: unknown
+	LastUsed *time.Time  `json:"last_used"` // of the model; null: unknown
+	Pinned   bool        `json:"pinned"`
 	Path     string      `json:"path"`
 }
 
 // entries are the lines about models.
-func entries(s *store.Store, models []store.Model) []entry {
+func entries(s *store.Store, models []store.Model, used map[string]habit) []entry {
 	all := []entry{}
 	for _, m := range models {
 		name := m.ID.Public()
+		one := entry{Model: name, Tier: string(snapshot.Mostly(m.Tiers)), LastUsed: used[name].last, Pinned: used[name].pinned}
 		for _, r := range byName(m.Revisions) {
-			all = append(all, entry{
-				Model: name, Revision: revisionName(r), Commit: r.Commit, Refs: r.Refs, State: r.State, Size: r.Size, Files: len(r.Files),
-				Tier: hotTier, Health: health(r.State), Path: s.Snapshot(m.ID, r.Commit),
-			})
+			one.Revision, one.Commit, one.Refs, one.State, one.Size, one.Files = revisionName(r), r.Commit, r.Refs, r.State, r.Size, len(r.Files)
+			one.Health, one.Path = health(r.State), s.Snapshot(m.ID, r.Commit)
+			all = append(all, one)
 		}
 		if len(m.Revisions) == 0 {
-			all = append(all, entry{
-				Model: name, Refs: []string{}, State: store.Incomplete, Size: m.Size + m.Incomplete, Tier: hotTier, Health: health(store.Incomplete),
-			})
+			one.Refs, one.State, one.Size, one.Health = []string{}, store.Incomplete, m.Size+m.Incomplete, health(store.Incomplete)
+			all = append(all, one)
 		}
 	}
 	return all
 }
 
-// hotTier is the only tier there is without storage_tiers: the store's own folder.
-const hotTier = "hot"
+// A habit is how a model is used, as far as listings tell it.
+type habit struct {
+	last   *time.Time // nil when nobody knows
+	pinned bool
+}
+
+// habits are those of the models of a store, by their names: the daemon knows them, and where there is none its database. What
+// cannot be asked is not known, which is no reason to list nothing.
+func (a *app) habits(ctx context.Context, s *store.Store) map[string]habit {
+	all := map[string]habit{}
+	if c, found, err := a.owner(ctx); err != nil {
+		return all
+	} else if found {
+		if now, err := c.Storage(ctx); err == nil {
+			for _, m := range now.Models {
+				all[m.Model] = habit{m.LastAccessed, m.Pinned}
+			}
+		}
+		return all
+	}
+	seen, err := ledger.Look(ctx, filepath.Join(s.StateDir(), ledgerFile))
+	if err != nil {
+		return all
+	}
+	for id, at := range seen.Last {
+		all[id.Public()] = habit{last: &at}
+	}
+	for id := range seen.Pinned {
+		all[id.Public()] = habit{all[id.Public()].last, true}
+	}
+	return all
+}
+
+// when is a time in a column; "-" when nobody knows it.
+func when(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}
 
 // health is what a state says about the bytes.
 func health(s store.State) string {
@@ -98,7 +140,11 @@ func printEntries(w io.Writer, all []entry) error {
 		if revision == "" {
 			revision = "-"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", e.Model, revision, e.State, e.Size, e.Files, e.Tier, e.Health, "-")
+		tier := e.Tier
+		if e.Pinned {
+			tier += ", pinned"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", e.Model, revision, e.State, e.Size, e.Files, tier, e.Health, when(e.LastUsed))
 	}
 	return t.Flush()
 }

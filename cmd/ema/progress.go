@@ -220,6 +220,8 @@ var stageWords = map[string]string{
 	"publishing": "publishing", "exporting": "copying", "done": "done",
 	// Of a download in the daemon, besides:
 	"queued": "waiting in the daemon's queue", "paused": "paused", "retrying": "waiting to try again",
+	// Of a move:
+	"waiting": "waiting for its turn", "moving": "moving",
 }
 
 // eta is how much longer it takes at this speed; unknown without one.
@@ -232,7 +234,7 @@ func (v view) eta() (left time.Duration, known bool) {
 
 // moves reports whether v is about bytes on their way.
 func (v view) moves() bool {
-	return v.total > 0 && (v.stage == stageWords["fetching"] || v.stage == stageWords["checking"])
+	return v.total > 0 && (v.stage == stageWords["fetching"] || v.stage == stageWords["checking"] || v.stage == stageWords["moving"])
 }
 
 // line is v for a log.
@@ -240,7 +242,10 @@ func (v view) line() string {
 	if !v.moves() {
 		return v.name + ": " + v.stage
 	}
-	text := fmt.Sprintf("%s: %s, %s of %s (%d %%), %d of %s", v.name, v.stage, v.done, v.total, percent(v.done, v.total), v.files, files(v.allFiles))
+	text := fmt.Sprintf("%s: %s, %s of %s (%d %%)", v.name, v.stage, v.done, v.total, percent(v.done, v.total))
+	if v.allFiles > 0 { // of what moves nobody counts them
+		text += fmt.Sprintf(", %d of %s", v.files, files(v.allFiles))
+	}
 	if v.rate > 0 {
 		text += fmt.Sprintf(", %s/s", v.rate)
 	}
@@ -297,6 +302,9 @@ func (v view) figures() []string {
 	}
 	size, count := ratio(v.done, v.total), fmt.Sprintf("%d/%d", v.files, v.allFiles)
 	short := fmt.Sprintf("%s %10s %8s", size, rate, eta)
+	if v.allFiles == 0 {
+		return []string{fmt.Sprintf("%s  %11s  %8s", size, rate, eta), short, size}
+	}
 	return []string{
 		fmt.Sprintf("%s  %11s  %8s  %8s  %s files", size, rate, eta, connections, count),
 		fmt.Sprintf("%s %6s %s", short, connections, count),

@@ -48,6 +48,14 @@ func (r *reach) Resolve(ctx context.Context, id model.ID, rev string) (*model.Ma
 	return r.sources().Resolve(ctx, id, rev)
 }
 
+func (r *reach) Recall(ctx context.Context, id model.ID, rev string) *model.Manifest {
+	return r.sources().Recall(ctx, id, rev)
+}
+
+func (r *reach) Fresh(id model.ID, rev string) bool { return r.sources().Fresh(id, rev) }
+
+func (r *reach) Forget(ctx context.Context, m *model.Manifest) { r.sources().Forget(ctx, m) }
+
 func (r *reach) Open(ctx context.Context, m *model.Manifest, f model.File, seg model.Segment) (*source.Body, error) {
 	return r.sources().Open(ctx, m, f, seg)
 }

@@ -49,6 +49,7 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	d.settings = next
 	d.mu.Unlock()
 	d.queue.Configure(queueSettings(next.Config, facts))
+	d.lookAtPartials()
 	d.models.Configure(next.API.ResponseCaching, next.API.CacheTTLSeconds.Duration())
 	if err := d.configureBandwidth(next.Config); err != nil {
 		return client.Reloaded{}, err
@@ -59,6 +60,7 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	}
 	d.mu.Unlock()
 
+	d.moves.reconsider()
 	acting, restart := config.Changes(before, next)
 	for _, w := range next.Warnings {
 		d.log.Warn("configuration", "key", w.Key, "warning", w.Text)

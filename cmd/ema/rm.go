@@ -131,11 +131,11 @@ func (a *app) spares(name string, r store.Removal) error {
 	return nil
 }
 
-// sparing is r without what the daemon is downloading.
-func (a *app) sparing(r store.Removal) store.Removal {
+// sparing is r without what belongs to models that a download waits for.
+func sparing(r store.Removal, waits map[model.ID]bool) store.Removal {
 	var rest store.Removal
 	for _, d := range r.Items {
-		if !a.busy[d.Model] {
+		if !waits[d.Model] {
 			rest.Items, rest.Bytes = append(rest.Items, d), rest.Bytes+d.Bytes
 		}
 	}

@@ -45,6 +45,7 @@ func rootCommand(a *app) *cobra.Command {
 		a.byOwner(repairCommand(a)),
 		a.byOwner(rmCommand(a)),
 		a.byOwner(gcCommand(a)),
+		tierCommand(a),
 		loadTestCommand(a),
 		doctorCommand(a),
 		configCommand(a),

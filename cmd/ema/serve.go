@@ -78,9 +78,12 @@ type daemon struct {
 	metrics *metrics.Metrics
 	models  *snapshot.Models
 	repairs *repairs
+	habits  *habits
+	moves   *moves
 	meter   host.Meter
 	heap    heap
 	rested  chan struct{} // holds one when a download has ended
+	tidying chan struct{} // holds one when files of interrupted downloads are to be looked at
 	log     *slog.Logger
 
 	reloading sync.Mutex // held while the settings change
@@ -122,7 +125,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	if err != nil {
 		return err
 	}
-	kept, err := ledger.Open(ctx, filepath.Join(state, "ema.db"))
+	kept, err := ledger.Open(ctx, filepath.Join(state, ledgerFile))
 	if err != nil {
 		return errors.Join(err, socket.Close())
 	}
@@ -134,7 +137,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 
 	d := &daemon{
 		app: a, line: l, ledger: kept, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New("", a.processors()),
-		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1), heap: heap{collectAt: a.collectAt},
+		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1), tidying: make(chan struct{}, 1), heap: heap{collectAt: a.collectAt},
 	}
 	a.collectAt(heapOfAnswers)
 	tell := d.hostWaits
@@ -152,7 +155,13 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	if err := d.queue.Load(ctx); err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	d.repairs = newRepairs(d)
+	if err := d.beginPartials(ctx); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	d.repairs, d.moves = newRepairs(d), newMoves(d)
+	if d.habits, err = recall(ctx, kept, e.StorageTiers); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	if d.models, err = d.answers(ctx); err != nil {
 		return errors.Join(err, socket.Close())
 	}
@@ -217,12 +226,17 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.network.run(ctx, d.api) })
 	g.Go(func() error { return d.catchUp(ctx) })
 	g.Go(func() error { return d.repairs.run(ctx) })
+	g.Go(func() error { return d.moves.run(ctx) })
+	g.Go(func() error { return d.moves.rule(ctx) })
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })
+	g.Go(func() error { return watchTiers(ctx, d.line.Store.Tiers, d.tierChanged) })
 	g.Go(func() error { return d.sizeQueue(ctx) })
 	g.Go(func() error { return d.forget(ctx) })
 	g.Go(func() error { return d.rest(ctx) })
+	g.Go(func() error { return d.hearEnds(ctx) })
+	g.Go(func() error { return d.tidyPartials(ctx) })
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // before anybody is told that it may be sent
 	defer signal.Stop(hangups)
@@ -294,9 +308,12 @@ func (d *daemon) forget(ctx context.Context) error {
 		keep := d.settings.Database.RetentionDays.Duration()
 		d.mu.Unlock()
 		n, err := d.ledger.Prune(ctx, time.Now().Add(-keep))
-		if err == nil {
-			_, err = d.ledger.PruneAudit(ctx, time.Now().Add(-keep))
+		for _, prune := range []func(context.Context, time.Time) (int, error){d.ledger.PruneAudit, d.ledger.PruneUses, d.ledger.PruneMoves} {
+			if err == nil {
+				_, err = prune(ctx, time.Now().Add(-keep))
+			}
 		}
+		d.habits.uses.Forget(time.Now())
 		if err != nil && ctx.Err() == nil {
 			d.log.Warn("history not pruned", "error", err.Error())
 		} else if n > 0 {

@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -112,8 +113,10 @@ func (rt *router) complete() {
 			one.Enum = append(one.Enum, enums()[name+"."+field]...)
 			lists(one)
 		}
-		if schema.AdditionalProperties == false && name != "ManageBody" {
-			schema.AdditionalProperties = nil // fields may be added to answers
+		// Fields may be added to answers. In requests, which are the types that end in Body, one that is not known is a mistake:
+		// whoever asks for a "dryrun" must not get a cleanup.
+		if schema.AdditionalProperties == false && !strings.HasSuffix(name, "Body") {
+			schema.AdditionalProperties = nil
 		}
 	}
 }
@@ -138,6 +141,7 @@ func enums() map[string][]any {
 		client.StatusRetrying, client.StatusCompleted, client.StatusFailed, client.StatusCancelled,
 	}
 	health := []any{client.HealthHealthy, client.HealthDegraded, client.HealthUnhealthy, client.HealthUnknown}
+	moves := []any{client.MoveWaiting, client.MoveMoving, client.MoveDone, client.MoveFailed, client.MoveCancelled}
 	return map[string][]any{
 		"Download.status":   states,
 		"Download.priority": {"low", "normal", "high", "critical"},
@@ -145,6 +149,9 @@ func enums() map[string][]any {
 			client.AvailabilityAvailable, client.AvailabilityDownloading, client.AvailabilityQueued, client.AvailabilityPaused, client.AvailabilityPartial,
 			client.AvailabilityMissing, client.AvailabilityCorrupted, client.AvailabilityUpdating, client.AvailabilityFailed,
 		},
+		"TierStorage.state":  {client.TierReady, client.TierMissing, client.TierReadOnly, client.TierFull},
+		"ModelMove.state":    moves,
+		"Moved.state":        moves,
 		"AdminHealth.status": health,
 		"PartHealth.status":  health,
 		"Probed.status":      health,

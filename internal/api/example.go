@@ -46,7 +46,7 @@ func exampleStatus() client.ModelStatus {
 	commit, no, whole := "8f4e1c0d2b7a96f35e0c4d1a7b8e92f6035c1d4e", false, 1.0
 	return client.ModelStatus{
 		Model: exampleModel, IsAvailable: true, Availability: client.AvailabilityAvailable, SizeMB: 1536, SizeBytes: 1536 << 20, TotalMB: 1536,
-		MissingFiles: []string{}, IntegrityScore: &whole, CurrentVersion: &commit, LatestVersion: &commit, UpdateAvailable: &no,
+		MissingFiles: []string{}, IntegrityScore: &whole, CurrentVersion: &commit, LatestVersion: &commit, UpdateAvailable: &no, StorageTier: new("hot"),
 		Revisions: []client.RevisionStatus{{Commit: commit, Refs: []string{"main"}, IsAvailable: true, State: "complete", SizeBytes: 1536 << 20, Files: 6}},
 	}
 }
@@ -59,10 +59,40 @@ func exampleStatuses() client.Statuses {
 }
 
 func exampleStorage() client.Storage {
+	last, often, sure := exampleTime(), 2.5, 0.9
 	return client.Storage{
-		Summary: client.StorageSummary{CapacityGB: 1000, UsedGB: 250, AvailableGB: 750, UsagePercent: 25, Models: 1, ModelsGB: 1.5},
-		Models:  []client.ModelStorage{{Model: exampleModel, SizeGB: 1.5, SizeBytes: 1536 << 20, Tier: "hot"}},
-		Tiers:   []client.TierStorage{{Tier: "hot", Path: "/models/hub", CapacityGB: 1000, UsedGB: 250, AvailableGB: 750, UsagePercent: 25, ModelsGB: 1.5, Models: 1}},
-		Cleanup: client.CleanupSuggestions{Candidates: []client.CleanupCandidate{}},
+		Summary: client.StorageSummary{CapacityGB: 9000, UsedGB: 1250, AvailableGB: 7750, UsagePercent: 13.9, Models: 1, ModelsGB: 1.5},
+		Models: []client.ModelStorage{{
+			Model: exampleModel, SizeGB: 1.5, SizeBytes: 1536 << 20, LastAccessed: &last, UsageFrequency: &often, Tier: "hot", Pinned: true,
+		}},
+		Tiers: []client.TierStorage{
+			{Tier: "hot", Path: "/models/hub", State: client.TierReady, CapacityGB: 1000, UsedGB: 250, AvailableGB: 750, UsagePercent: 25, ModelsGB: 1.5, Models: 1},
+			{Tier: "cold", Path: "/archive/models", State: client.TierReady, CapacityGB: 8000, UsedGB: 1000, AvailableGB: 7000, UsagePercent: 12.5},
+		},
+		Moves: []client.ModelMove{exampleMove()},
+		Cleanup: client.CleanupSuggestions{SavingsGB: 1.5, SafeToRemove: 1, Candidates: []client.CleanupCandidate{{
+			Model: "acme/old-llm", Reason: "nobody has used it for 90 days", SizeGB: 1.5, SizeBytes: 1536 << 20, Action: client.CleanupRemoveModel, Confidence: &sure,
+		}}},
 	}
+}
+
+func exampleMove() client.ModelMove {
+	return client.ModelMove{
+		Model: exampleModel, From: "hot", To: "cold", State: client.MoveMoving, ProgressPercent: 25, MovedBytes: 384 << 20, TotalBytes: 1536 << 20,
+	}
+}
+
+func exampleMoved() client.Moved {
+	m := exampleMove()
+	m.State, m.ProgressPercent, m.MovedBytes = client.MoveWaiting, 0, 0
+	return client.Moved{Success: true, Message: exampleModel + ": is moved to the cold tier", ModelMove: m}
+}
+
+func exampleCleanedUp() client.CleanedUp {
+	a := cleaned([]Cleaned{
+		{Model: model.ID{Name: "acme/old-llm"}, Action: client.CleanupRemoveModel, Reason: "nobody has used it for 90 days", Freed: 1536 * model.MiB},
+		{Model: model.ID{Name: exampleModel}, Action: client.CleanupKeep, Reason: "it is pinned"},
+	}, true)
+	a.ID = "cl_dayslzl57xtr2wmk"
+	return *a
 }

@@ -24,6 +24,10 @@ const (
 	opStatus    = "get-model"
 	opStorage   = "get-storage"
 	opDelete    = "delete-model"
+	opMove      = "move-model"
+	opPin       = "pin-model"
+	opCleanup   = "clean-up"
+	opUse       = "record-use"
 	opConfig    = "get-config"
 	opUpdate    = "update-config"
 	opSchema    = "get-config-schema"
@@ -62,7 +66,12 @@ func roles() map[string]trust.Role {
 		opEvents:   trust.User,
 		opLive:     trust.User,
 
-		opDelete: trust.PowerUser,
+		opUse: trust.User,
+
+		opDelete:  trust.PowerUser,
+		opMove:    trust.PowerUser,
+		opPin:     trust.PowerUser,
+		opCleanup: trust.PowerUser,
 
 		opConfig:      trust.Admin,
 		opUpdate:      trust.Admin,
@@ -254,7 +263,7 @@ func reasons() map[int]string {
 		http.StatusUnauthorized:          "No key was shown, or one that is not known.",
 		http.StatusForbidden:             "The key's role does not permit this.",
 		http.StatusNotFound:              "There is no such thing.",
-		http.StatusConflict:              "The state of the download, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows.",
+		http.StatusConflict:              "The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows.",
 		http.StatusGone:                  "What was asked for is forgotten.",
 		http.StatusRequestEntityTooLarge: "The body is too large.",
 		http.StatusUnsupportedMediaType:  "The body is not declared as JSON.",

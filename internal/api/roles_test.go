@@ -22,6 +22,14 @@ func requestOf(r *route) (path, body string) {
 		body = `{"model_id":"acme/new","action":"start"}`
 	case opUpdate, opValidate:
 		body = `{"log":{}}`
+	case opMove:
+		body = `{"model_id":"acme/here","tier":"cold"}`
+	case opPin:
+		body = `{"model_id":"acme/here","pinned":true}`
+	case opCleanup:
+		body = `{"cleanup_type":"auto"}`
+	case opUse:
+		body = `{"model_id":"acme/here"}`
 	case opRun:
 		body = `{"args":["ls"]}`
 	}
@@ -133,6 +141,30 @@ func TestEachChangeIsRecordedWithWhoAskedForItAndWhatCameOfIt(t *testing.T) {
 			trust.PowerUser, "DELETE", Base + "/models/acme%2Fnone", ``,
 			model.AuditEntry{Action: opDelete, Target: "acme/none", Result: "MODEL_NOT_FOUND"},
 		},
+		"a move": {
+			trust.PowerUser, "POST", Base + "/models/storage/move", `{"model_id":"acme/here","tier":"cold"}`,
+			model.AuditEntry{Action: opMove, Target: "acme/here to cold", Result: "ok"},
+		},
+		"a move that is given up": {
+			trust.PowerUser, "POST", Base + "/models/storage/move", `{"model_id":"acme/here","cancel":true}`,
+			model.AuditEntry{Action: opMove, Target: "cancel acme/here", Result: "ok"},
+		},
+		"a move without room": {
+			trust.PowerUser, "POST", Base + "/models/storage/move", `{"model_id":"acme/large","tier":"cold"}`,
+			model.AuditEntry{Action: opMove, Target: "acme/large to cold", Result: "NO_SPACE"},
+		},
+		"a pin": {
+			trust.PowerUser, "POST", Base + "/models/storage/pin", `{"model_id":"https://h/f.bin?sig=secret","pinned":false}`,
+			model.AuditEntry{Action: opPin, Target: "unpin https://h/f.bin", Result: "ok"},
+		},
+		"a cleanup": {
+			trust.PowerUser, "POST", Base + "/models/cleanup", `{"cleanup_type":"manual","models_to_remove":["acme/here","acme/old"],"dry_run":true}`,
+			model.AuditEntry{Action: opCleanup, Target: "manual, dry run acme/here acme/old", Result: "ok"},
+		},
+		"a use that could not be counted": {
+			trust.User, "POST", Base + "/models/usage", `{"model_id":"acme/none"}`,
+			model.AuditEntry{Action: opUse, Target: "acme/none", Result: "MODEL_NOT_FOUND"},
+		},
 		"settings": {
 			trust.Admin, "PUT", Base + "/config/update", `{"download":{"a":2}}`,
 			model.AuditEntry{Action: opUpdate, Target: "download.a,log.level", Result: "ok"},
@@ -165,6 +197,7 @@ func TestWhoOnlyLooksIsNotRecorded(t *testing.T) {
 	for _, path := range []string{Base + "/models/download/active", Base + "/config/current", Base + "/admin/audit"} {
 		ask(t, s.Handler(), trust.Admin, "GET", path, "")
 	}
+	ask(t, s.Handler(), trust.User, "POST", Base+"/models/usage", `{"model_id":"acme/here"}`) // a use is no change of anything
 	if len(book.entries) > 0 {
 		t.Errorf("%+v", book.entries)
 	}

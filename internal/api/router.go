@@ -82,6 +82,7 @@ func (rt *router) add(id, method, at string, h http.Handler) {
 type visit struct {
 	target string
 	result Code // of the refusal; empty for none
+	hushed bool // nothing is, unless it was refused
 }
 
 type visitKey struct{}
@@ -90,6 +91,13 @@ type visitKey struct{}
 func aim(ctx context.Context, target string) {
 	if v, ok := ctx.Value(visitKey{}).(*visit); ok {
 		v.target = target
+	}
+}
+
+// hush keeps the request under ctx out of the audit trail, unless it is refused.
+func hush(ctx context.Context) {
+	if v, ok := ctx.Value(visitKey{}).(*visit); ok {
+		v.hushed = true
 	}
 }
 
@@ -242,7 +250,7 @@ const recordPatience = 5 * time.Second
 
 // record adds a request to the audit trail, whatever has become of its client meanwhile.
 func (rt *router) record(t *told, r *http.Request, found *route, v *visit) {
-	if rt.s.Trail == nil {
+	if rt.s.Trail == nil || v.hushed && v.result == "" {
 		return
 	}
 	who := trust.From(r.Context())

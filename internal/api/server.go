@@ -86,6 +86,13 @@ type Server struct {
 	// Remove removes a model with all of its revisions, and says how many bytes that freed.
 	Remove func(ctx context.Context, id model.ID) (freed int64, err error)
 
+	// Tiers brings models to other tiers, and keeps them there.
+	Tiers tiers
+	// Clean makes space, or says what would go, and what it has decided.
+	Clean func(ctx context.Context, c Cleaning) ([]Cleaned, error)
+	// Use counts a use of a model. It may be asked hundreds of times a second.
+	Use func(ctx context.Context, u model.Use) error
+
 	Events *event.Bus
 	Live   http.Handler // WebSocket
 
@@ -187,6 +194,7 @@ func (s *Server) router() *router {
 		s.offerDownloads(rt)
 	}
 	s.offerModels(rt)
+	s.offerStorage(rt)
 	s.offerStreams(rt)
 	if s.Settings != nil {
 		s.offerSettings(rt)

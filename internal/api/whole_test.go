@@ -149,6 +149,14 @@ func whole(t testing.TB) (*Server, *slate, *diary) {
 			}
 			return 3 << 29, nil
 		},
+		Tiers: &rack{},
+		Clean: sweep,
+		Use: func(_ context.Context, u model.Use) error {
+			if u.Model == hub("acme/none") {
+				return &model.Error{Op: "count a use", Class: model.NotFound, Model: u.Model, Err: errors.New("it is not here")}
+			}
+			return nil
+		},
 		Live: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusUpgradeRequired)
 		}),

@@ -171,6 +171,13 @@ func tell(e event.Event, f *Figures) Event {
 		w.Retry = &RetryEvent{Host: data.Host, Class: data.Class.String(), Error: data.Error, WaitSeconds: data.Wait.Seconds()}
 	case event.Limit:
 		w.Limit = &LimitEvent{LimitMBps: mb(data.Rate), Reason: data.Why}
+	case event.Move:
+		w.Move = &client.MoveEvent{
+			From: string(data.From), To: string(data.To), State: data.State, ProgressPercent: percent(data.Done, data.Total),
+			MovedBytes: int64(data.Done), TotalBytes: int64(data.Total), Error: data.Error,
+		}
+	case event.Tier:
+		w.Tier = &client.TierEvent{Tier: string(data.Tier), State: data.State, Problem: data.Problem}
 	case event.Space:
 		w.Space = &SpaceEvent{ShortBytes: int64(data.Short), Reason: data.Reason}
 	}

@@ -8,8 +8,8 @@ type MemoryManagement struct {
 	ModelCacheSizeGB GB `json:"model_cache_size_gb" range:"0..1048576"`
 	// All buffers of running downloads together; downloads wait rather than exceed it.
 	DownloadBufferSizeMB MB `json:"download_buffer_size_mb" range:"1..1048576" active:"yes"`
-	// Memory for answers of the hub.
-	MetadataCacheSizeMB MB `json:"metadata_cache_size_mb" range:"0..1048576"`
+	// Memory for answers of the hub; 0 = they are kept on disk alone.
+	MetadataCacheSizeMB MB `json:"metadata_cache_size_mb" range:"0..1048576" active:"yes"`
 	// When the garbage collector runs.
 	GCOptimization GCOptimization `json:"gc_optimization"`
 	// Reading large files through memory mapping, for verification and preloading.

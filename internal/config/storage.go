@@ -37,7 +37,7 @@ type StorageTiers struct {
 // A Tier is one folder, and what belongs there.
 type Tier struct {
 	// Its folder; empty = there is no such tier.
-	Path string `json:"path" pattern:"^/" want:"an absolute path" restart:"yes"`
+	Path string `json:"path" pattern:"^/" want:"an absolute path" restart:"yes" active:"yes"`
 	// Which models belong there.
 	Criteria Criteria `json:"criteria"`
 	// What it may hold; 0 = as much as the disk.
@@ -90,9 +90,10 @@ type CacheOptimization struct {
 	// Models kept resident in memory.
 	ModelCache ModelCache `json:"model_cache"`
 	// Partial files of interrupted downloads.
-	DownloadCache DownloadCache `json:"download_cache"`
-	// Answers of the hub. An expired one still serves, marked stale, when the hub can't be reached.
-	MetadataCache MetadataCache `json:"metadata_cache"`
+	DownloadCache DownloadCache `json:"download_cache" active:"yes"`
+	// Answers of the hub. What it said about a commit is not asked for again. About a branch it is asked each time, and
+	// repeats only what has changed; when it cannot be reached, its last answer serves, and ema says so.
+	MetadataCache MetadataCache `json:"metadata_cache" active:"yes"`
 }
 
 // ModelCache keeps the bytes of models resident in memory, so that loading them needs no disk.
@@ -111,15 +112,18 @@ type ModelCache struct {
 	LockInMemory bool `json:"lock_in_memory"`
 }
 
-// DownloadCache keeps the partial files of interrupted downloads.
+// DownloadCache keeps the partial files of interrupted downloads. Those of downloads that run, wait or are paused always
+// stay. The daemon looks at the others at its start, every hour and when a download ends; without one "ema gc" does.
 type DownloadCache struct {
-	// Switches this section on.
+	// Keep partial files of downloads that failed or were cancelled, so that the next one goes on from there; false
+	// removes them at once.
 	Enabled bool `json:"enabled"`
-	// What partial files that nobody waits for may take together.
+	// What partial files that nobody waits for may take together, the oldest go first; 0 = none are kept.
 	MaxSizeGB GB `json:"max_size_gb" range:"0..1048576"`
-	// Remove partial files older than this when nothing waits for them.
+	// Remove partial files that were not written to for so long when nothing waits for them; those of other tools, too.
 	TempFileCleanupHours Hours `json:"temp_file_cleanup_hours" range:"0.01..87600"`
-	// Keep partial files over a restart, and go on with them.
+	// Keep partial files over a restart, and go on with them; false removes them at the start of the daemon, so that what
+	// was under way begins anew, and at once those of downloads that failed or were cancelled.
 	PartialDownloadCache bool `json:"partial_download_cache"`
 }
 
@@ -127,11 +131,13 @@ type DownloadCache struct {
 type MetadataCache struct {
 	// Switches this section on.
 	Enabled bool `json:"enabled"`
-	// Answers kept at most.
+	// Answers kept at most, in memory and on disk each; about so many, since several processes share those on disk.
 	MaxEntries int `json:"max_entries" range:"0..100000000"`
-	// How long an answer counts as fresh.
+	// How long an answer counts as fresh. A fresh one serves as soon as the hub fails once; an older one, called stale,
+	// when all attempts have failed.
 	TTLSeconds Seconds `json:"ttl_seconds" range:"0..31536000"`
-	// Keep answers over a restart.
+	// Keep answers over a restart, and share them with other processes: in answers/ of the store's state folder, which may
+	// be removed at any time.
 	PersistentCache bool `json:"persistent_cache"`
 	// Compress what is kept on disk.
 	Compress bool `json:"compress"`

@@ -131,6 +131,21 @@ func fileAnswer(r *http.Request, name string, b content, etag string, modified t
 	return a
 }
 
+// conditional gives the answer to a question of the API a weak ETag made of its body, as the hub does, and leaves the
+// body out for whoever has it.
+func conditional(r *http.Request, a *answer, err error) *answer {
+	if err != nil || a.status != http.StatusOK {
+		return a
+	}
+	body, _ := a.body.(memory)
+	etag := strconv.Quote(strconv.Itoa(len(body)) + "-" + model.SumGitBlob(body).Hex())
+	if has(r.Header.Get("If-None-Match"), etag) {
+		a = newAnswer(a.kind, http.StatusNotModified)
+	}
+	a.header.Set("ETag", "W/"+etag)
+	return a
+}
+
 func has(list, etag string) bool {
 	for one := range strings.SplitSeq(list, ",") {
 		if one = strings.TrimPrefix(strings.TrimSpace(one), "W/"); one == etag || one == "*" {

@@ -137,6 +137,26 @@ func TestRevisionsAndMoves(t *testing.T) {
 	}
 }
 
+func TestListingsAreLeftOutForWhoeverHasThem(t *testing.T) {
+	hub := demohub.New(demohub.Repo("acme/tiny", demohub.Bytes("config.json", []byte("{}\n"))))
+	base := serveHub(t, hub) + "/api/models/acme/tiny"
+	for _, path := range []string{"/revision/main?blobs=true", "/tree/main?recursive=true"} {
+		first := ask(t, "GET", base+path)
+		etag := first.Header.Get("ETag")
+		again := ask(t, "GET", base+path, "If-None-Match", etag)
+		if !strings.HasPrefix(etag, `W/"`) || again.StatusCode != http.StatusNotModified || again.body != "" || again.Header.Get("ETag") != etag {
+			t.Errorf("%s: ETag %s, then %s with %d bytes", path, etag, again.Status, len(again.body))
+		}
+	}
+	etag := ask(t, "GET", base+"/revision/main?blobs=true").Header.Get("ETag")
+	if _, err := hub.Commit("acme/tiny", "main", demohub.Bytes("config.json", []byte("{} \n"))); err != nil {
+		t.Fatal(err)
+	}
+	if res := ask(t, "GET", base+"/revision/main?blobs=true", "If-None-Match", etag); res.StatusCode != http.StatusOK || res.Header.Get("ETag") == etag {
+		t.Errorf("after the branch has moved: %s", res.Status)
+	}
+}
+
 func TestMasksAndLies(t *testing.T) {
 	file := demohub.File("model.bin", 2*model.MiB)
 	other := strings.Repeat("0f", 32)

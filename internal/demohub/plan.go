@@ -75,8 +75,10 @@ func (h *Hub) planRoute(r *http.Request, at route, kind Kind) *answer {
 	switch at.verb { // without the lock: a hash may have to be computed
 	case "info":
 		a, err = h.info(repo, c, strings.EqualFold(r.URL.Query().Get("blobs"), "true"), locked)
+		a = conditional(r, a, err)
 	case "tree":
 		a, err = h.tree(r, repo, c, at.path, locked)
+		a = conditional(r, a, err)
 	case "paths-info":
 		a, err = pathsInfo(r, c, locked)
 	case "raw":

@@ -22,6 +22,8 @@ const (
 	KindLimit    Kind = "limit"    // Limit: another bandwidth limit holds
 	KindSpace    Kind = "space"    // Space: there is too little room on the disk
 	KindStored   Kind = "stored"   // Stored: what the store holds of a model is not what it was
+	KindMove     Kind = "move"     // Move: how far a model is on its way from one tier to another
+	KindTier     Kind = "tier"     // Tier: the folder of a tier is no longer as it was
 )
 
 // An Event is one thing that happened. It is a value; nobody changes its Data once it is told.
@@ -33,7 +35,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit, Space or Stored, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move or Tier, by Kind
 }
 
 // Progress is how far a download is.
@@ -74,8 +76,44 @@ type Space struct {
 }
 
 // Stored is a change of what the store holds of the event's model, or of any when it names none: something was
-// removed, repaired or found damaged. It is told once the change can be seen. What a download brings is told by
+// removed, repaired, found damaged, moved or pinned. It is told once the change can be seen. What a download brings is told by
 // its Change to model.Completed.
 type Stored struct {
-	Why string // in words: "removed", "repaired", "damaged", "verified", "collected"
+	Why string // in words: "removed", "repaired", "damaged", "verified", "collected", "moved", "pinned", "unpinned"
+}
+
+// The states of a move.
+const (
+	MoveWaiting   = "waiting" // for its turn
+	MoveMoving    = "moving"  // a newer event of this state replaces it, as with Progress
+	MoveDone      = "done"
+	MoveFailed    = "failed" // Move.Error says why; what was moved stays moved
+	MoveCancelled = "cancelled"
+)
+
+// Move is how far the event's model is on its way from one tier to another.
+type Move struct {
+	From, To    model.Tier
+	Done, Total model.Bytes
+	State       string // one of the Move constants
+	Error       string // in words; "" unless it failed
+}
+
+// Tier is how the folder of a tier stands from now on.
+type Tier struct {
+	Tier    model.Tier
+	State   string // ready, missing, read_only or full
+	Problem string // in words, with what to do; "" when it is ready
+}
+
+// fleeting reports whether a newer event of the same subject makes e worthless: then nobody has to be told of all.
+func (e Event) fleeting() (subject string, yes bool) {
+	switch {
+	case e.Kind == KindProgress:
+		return e.Download, true
+	case e.Kind == KindMove:
+		m, ok := e.Data.(Move)
+		return "move " + e.Model.String(), ok && m.State == MoveMoving
+	}
+	return "", false
 }

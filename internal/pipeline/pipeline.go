@@ -21,11 +21,22 @@ type resolver interface {
 	Resolve(ctx context.Context, id model.ID, rev string) (*model.Manifest, error)
 }
 
+// memory is what is known of a source's answers without asking it.
+type memory interface {
+	// Recall is what the source said last about rev; nil when that is not known.
+	Recall(ctx context.Context, id model.ID, rev string) *model.Manifest
+	// Fresh reports whether that is so young that it may stand in for a new answer.
+	Fresh(id model.ID, rev string) bool
+	// Forget has the source asked again about m, of which something was not true.
+	Forget(ctx context.Context, m *model.Manifest)
+}
+
 // A Line is one pipeline over one store. Its methods are safe for concurrent use as far as the store's
 // one owner permits: those that change something wait for each other.
 type Line struct {
 	Store   *store.Store
 	Source  resolver
+	Memory  memory // of the source; nil = it remembers nothing
 	Fetcher *fetch.Fetcher
 	// Retry is how often the source is asked what a model consists of. Configure changes it later.
 	Retry fetch.Retry

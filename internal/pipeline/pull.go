@@ -136,6 +136,9 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 	path := l.Store.Snapshot(r.ID, r.manifest.Commit)
 	if !l.upToDate(r) {
 		if path, err = l.bring(ctx, r, p); err != nil {
+			if model.ClassOf(err) == model.Integrity && l.Memory != nil {
+				l.Memory.Forget(ctx, r.manifest)
+			}
 			return nil, err
 		}
 	} else {
@@ -169,18 +172,24 @@ func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved
 	case here != nil && (l.Offline || model.IsCommit(req.Revision)): // a commit never means anything else
 		r.manifest = here
 	case l.Offline && req.ID.Scheme != model.Folder: // which needs no network
-		return nil, &model.Error{
-			Op: "pull", Class: model.Offline, Model: req.ID,
-			Err: errors.New("it is not available on this machine and offline mode forbids the network"), Hint: "pull it once without --offline",
+		if r.manifest = l.remembered(ctx, req); r.manifest == nil {
+			return nil, &model.Error{
+				Op: "pull", Class: model.Offline, Model: req.ID,
+				Err: errors.New("it is not available on this machine and offline mode forbids the network"), Hint: "pull it once without --offline",
+			}
 		}
-	default:
-		err := l.ask(ctx, r, here != nil, p)
-		if err != nil && (here == nil || ctx.Err() != nil || !unreachable(err)) {
+	case here != nil:
+		err := l.askBriefly(ctx, r)
+		if err != nil && (ctx.Err() != nil || !unreachable(err)) {
 			return nil, err
 		}
 		if err != nil {
 			r.manifest, r.stale = here, true
 			r.notes = append(r.notes, fmt.Sprintf("the source could not be asked (%v); what is here is commit %.12s", err, here.Commit))
+		}
+	default:
+		if err := l.ask(ctx, r, p); err != nil {
+			return nil, err
 		}
 	}
 	if c := r.manifest.Canonical; !c.IsZero() && c != req.ID {
@@ -200,23 +209,84 @@ func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved
 	return r, nil
 }
 
-// ask asks the source. When what is asked for is here, one attempt must do: nobody should wait long for
-// news before working with what there is.
-func (l *Line) ask(ctx context.Context, r *resolved, here bool, p *Progress) error {
-	once := func(ctx context.Context) (err error) {
+// ask asks the source, and goes by what it said last when it cannot be asked: at once while that is
+// fresh, else once all attempts have failed.
+func (l *Line) ask(ctx context.Context, r *resolved, p *Progress) error {
+	if l.Memory != nil && l.Memory.Fresh(r.ID, r.Revision) {
+		err := l.askBriefly(ctx, r)
+		if l.instead(ctx, r, err, "") {
+			return nil
+		}
+		if err == nil || ctx.Err() != nil || !unreachable(err) {
+			return err
+		}
+	}
+	err := l.retry().Again(ctx, func(err error) { p.Retries.Add(1); p.Note.Store(err.Error()) }, func(ctx context.Context) (err error) {
 		r.manifest, err = l.Source.Resolve(ctx, r.ID, r.Revision)
 		return err
+	})
+	if l.instead(ctx, r, err, ", which is stale") {
+		return nil
 	}
-	if !here {
-		return l.retry().Again(ctx, func(err error) { p.Retries.Add(1); p.Note.Store(err.Error()) }, once)
+	return err
+}
+
+// instead goes by what the source said last, if it could not be asked because of err; age says how old
+// that is, in words.
+func (l *Line) instead(ctx context.Context, r *resolved, err error, age string) bool {
+	if err == nil || ctx.Err() != nil || !unreachable(err) {
+		return false
 	}
+	last := l.recall(ctx, r.Request)
+	if last == nil {
+		return false
+	}
+	at, form := last.Resolved.Local(), "15:04"
+	if time.Since(at) > 12*time.Hour {
+		form = "2006-01-02 15:04"
+	}
+	r.manifest = last
+	r.notes = append(r.notes, fmt.Sprintf("the source could not be asked (%v); using its answer of %s%s", err, at.Format(form), age))
+	return true
+}
+
+// askBriefly makes one attempt, which must do: nobody should wait long for news before working with
+// what there is.
+func (l *Line) askBriefly(ctx context.Context, r *resolved) error {
 	brief, stop := context.WithTimeout(ctx, patience)
 	defer stop()
-	err := once(brief)
+	m, err := l.Source.Resolve(brief, r.ID, r.Revision)
 	if err != nil && ctx.Err() == nil && brief.Err() != nil {
 		err = &model.Error{Op: "resolve", Class: model.Timeout, Model: r.ID, Err: fmt.Errorf("no answer within %v", patience)}
 	}
+	r.manifest = m
 	return err
+}
+
+// recall is what the source said last about what is asked for; nil when nobody remembers.
+func (l *Line) recall(ctx context.Context, req Request) *model.Manifest {
+	if l.Memory == nil {
+		return nil
+	}
+	return l.Memory.Recall(ctx, req.ID, req.Revision)
+}
+
+// remembered is what the source said last, if all contents that it needs are here; else nil.
+func (l *Line) remembered(ctx context.Context, req Request) *model.Manifest {
+	last := l.recall(ctx, req)
+	if last == nil {
+		return nil
+	}
+	wanted, err := req.Select.Of(last.Files)
+	if err != nil || len(wanted) == 0 {
+		return nil
+	}
+	for _, f := range wanted {
+		if blob, err := l.blob(req.ID, f); err != nil || blob.Size != f.Size {
+			return nil
+		}
+	}
+	return last
 }
 
 // unreachable reports whether err says nothing about the model, only about the way to it.

@@ -118,7 +118,7 @@ func (q *Queue) Load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	found, err := q.keep.Downloads(ctx, unfinished()...)
+	found, err := q.keep.Downloads(ctx, Unfinished()...)
 	if err != nil {
 		return err
 	}

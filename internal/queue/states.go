@@ -29,8 +29,8 @@ func running(s model.State) bool {
 	return s == model.Resolving || s == model.Downloading || s == model.Verifying
 }
 
-// unfinished are all states that are not final.
-func unfinished() []model.State {
+// Unfinished are all states that are not final.
+func Unfinished() []model.State {
 	return []model.State{model.Queued, model.Resolving, model.Downloading, model.Verifying, model.Retrying, model.Paused}
 }
 

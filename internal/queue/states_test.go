@@ -11,7 +11,7 @@ import (
 )
 
 func TestTheTableIsAboutUnfinishedStates(t *testing.T) {
-	for _, s := range unfinished() {
+	for _, s := range Unfinished() {
 		if s.Final() || len(next[s]) == 0 {
 			t.Errorf("nothing may follow %s", s)
 		}
@@ -20,7 +20,7 @@ func TestTheTableIsAboutUnfinishedStates(t *testing.T) {
 		}
 	}
 	for s := range next {
-		if !slices.Contains(unfinished(), s) {
+		if !slices.Contains(Unfinished(), s) {
 			t.Errorf("something may follow %s", s)
 		}
 	}
@@ -37,8 +37,8 @@ type deaf struct{}
 func (deaf) Tell(event.Event) {}
 
 func TestAStepThatTheTableDoesNotHaveIsNotTaken(t *testing.T) {
-	all := append(unfinished(), model.Completed, model.Failed, model.Stopped)
-	for _, from := range unfinished() {
+	all := append(Unfinished(), model.Completed, model.Failed, model.Stopped)
+	for _, from := range Unfinished() {
 		for _, to := range all {
 			q := New(Settings{}, shelf{}, nil, deaf{})
 			e := newEntry(model.Download{ID: "dl_1", State: from})

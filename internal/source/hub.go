@@ -1,13 +1,13 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
 	"strings"
-	"time"
 
 	"ema/internal/model"
 )
@@ -30,17 +30,26 @@ const maxSiblings = 1000
 // Resolve takes one call when the information about the revision lists all files with sizes and
 // hashes, and one more per thousand files otherwise. The listing is always that of the commit.
 func (h *hub) Resolve(ctx context.Context, id model.ID, rev string) (*model.Manifest, error) {
+	m, err := h.resolve(ctx, id, rev, false)
+	if model.ClassOf(err) == model.Integrity {
+		h.forget(ctx, &model.Manifest{ID: id, Revision: cmp.Or(rev, defaultRevision)})
+	}
+	return m, err
+}
+
+// resolve is Resolve; with recall, only what is kept of the hub's answers counts.
+func (h *hub) resolve(ctx context.Context, id model.ID, rev string, recall bool) (*model.Manifest, error) {
 	if rev == "" {
 		rev = defaultRevision
 	}
 	if err := model.CheckRevision(rev); err != nil {
 		return nil, &model.Error{Op: "resolve", Class: model.Usage, Model: id, Err: err}
 	}
-	info, err := h.info(ctx, id, rev)
+	info, err := h.info(ctx, id, rev, recall)
 	if err != nil {
 		return nil, err
 	}
-	m := &model.Manifest{ID: id, Revision: rev, Commit: info.commit, Resolved: time.Now(), Answer: info.took}
+	m := &model.Manifest{ID: id, Revision: rev, Commit: info.commit, Resolved: info.said, Answer: info.took}
 	if info.id != "" && info.id != id.Name {
 		if m.Canonical, err = model.ParseID(info.id); err != nil || m.Canonical.Scheme != model.Hub {
 			return nil, untrue(fmt.Errorf("the hub answers for %q, which is no model", clip(info.id)), id)
@@ -48,7 +57,7 @@ func (h *hub) Resolve(ctx context.Context, id model.ID, rev string) (*model.Mani
 	}
 	files := info.files
 	if !info.complete || len(files.files) == 0 || len(files.files) >= maxSiblings {
-		if files, err = h.tree(ctx, m); err != nil {
+		if files, err = h.tree(ctx, m, recall); err != nil {
 			return nil, err
 		}
 	}
@@ -71,34 +80,44 @@ type information struct {
 	id       string
 	commit   string
 	files    *listing
-	complete bool          // every file came with a size and a hash or its place
-	took     time.Duration // until the answer began, connecting included
+	complete bool // every file came with a size and a hash or its place
+	reply
 }
 
-func (h *hub) info(ctx context.Context, id model.ID, rev string) (*information, error) {
-	u, err := url.Parse(h.base + "/api/models/" + id.Name + "/revision/" + url.PathEscape(rev) + "?blobs=true")
+// infoURL is where the hub tells about a revision.
+func (h *hub) infoURL(id model.ID, rev string) (*url.URL, error) {
+	return url.Parse(h.base + "/api/models/" + id.Name + "/revision/" + url.PathEscape(rev) + "?blobs=true")
+}
+
+func (h *hub) info(ctx context.Context, id model.ID, rev string, recall bool) (*information, error) {
+	u, err := h.infoURL(id, rev)
 	if err != nil {
 		return nil, &model.Error{Op: "resolve", Class: model.Usage, Model: id, Err: errors.New("id and revision make no URL")}
 	}
-	info := &information{files: newListing()}
-	begin := time.Now()
-	_, err = h.get(ctx, id, u, func(dec *json.Decoder) error {
-		info.took = time.Since(begin)
-		return info.read(dec)
-	})
+	var info information
+	said, _, err := h.get(ctx, document{id: id, url: u, pinned: model.IsCommit(rev), recall: recall, decode: func(dec *json.Decoder) error {
+		info = information{files: newListing()}
+		if err := info.read(dec); err != nil {
+			return err
+		}
+		return info.check(id, rev)
+	}})
 	if err != nil {
 		return nil, err
 	}
+	info.reply = said
+	return &info, nil
+}
+
+// check refuses information that cannot be about rev.
+func (i *information) check(id model.ID, rev string) error {
 	switch {
-	case !model.IsCommit(info.commit):
-		err = fmt.Errorf("the hub answers with the commit %q, which is none", clip(info.commit))
-	case model.IsCommit(rev) && info.commit != rev:
-		err = fmt.Errorf("the hub answers with commit %s instead", info.commit)
+	case !model.IsCommit(i.commit):
+		return untrue(fmt.Errorf("the hub answers with the commit %q, which is none", clip(i.commit)), id)
+	case model.IsCommit(rev) && i.commit != rev:
+		return untrue(fmt.Errorf("the hub answers with commit %s instead", i.commit), id)
 	}
-	if err != nil {
-		return nil, untrue(err, id)
-	}
-	return info, nil
+	return nil
 }
 
 // read decodes the information as it streams in; the siblings of a large model are many.
@@ -144,29 +163,26 @@ func (i *information) take(s sibling) error {
 
 // get gets a document of the hub. It returns the page that follows it, nil when there is none; a
 // page on another host is an error.
-func (h *hub) get(ctx context.Context, id model.ID, u *url.URL, decode func(*json.Decoder) error) (*url.URL, error) {
-	at, header, err := document{
-		wire: h.wire, id: id, url: u, hub: true, decode: decode,
-		refused: func(a *answer) error { return h.refusal(a, "resolve", id, wantRevision) },
-	}.get(ctx)
-	if err != nil {
-		return nil, h.unacceptable(err, id, at)
+func (h *hub) get(ctx context.Context, d document) (said reply, next *url.URL, err error) {
+	d.wire, d.hub = h.wire, true
+	d.refused = func(a *answer) error { return h.refusal(a, "resolve", d.id, wantRevision) }
+	if said, err = d.get(ctx); err != nil {
+		return said, nil, h.unacceptable(err, d.id, said.at)
 	}
-	link := nextLink(header.Values("Link"))
-	if link == "" {
-		return nil, nil
+	if said.link == "" {
+		return said, nil, nil
 	}
-	next, err := at.Parse(link)
-	if err != nil || !sameOrigin(next, at) {
-		return nil, untrue(errors.New("the listing goes on at another host"), id)
+	next, err = said.at.Parse(said.link)
+	if err != nil || !sameOrigin(next, said.at) {
+		return said, nil, untrue(errors.New("the listing goes on at another host"), d.id)
 	}
-	return next, nil
+	return said, next, nil
 }
 
 // unacceptable tells apart why an answer cannot be used: the connection broke, the model is gated,
 // the hub claims what cannot be, or this is no hub.
 func (h *hub) unacceptable(err error, id model.ID, at *url.URL) error {
-	if _, ok := errors.AsType[*model.Error](err); ok {
+	if _, ok := errors.AsType[*model.Error](err); ok || errors.Is(err, errNotKept) {
 		return err
 	}
 	file := ""

@@ -70,6 +70,9 @@ type Settings struct {
 	// It may be called by several goroutines at once and must not block.
 	Tell func(host string, err error, wait time.Duration)
 
+	// Answers keeps what the hub says about models; nil = it is asked each time.
+	Answers *Answers
+
 	// DNS says how names become addresses.
 	DNS DNS
 

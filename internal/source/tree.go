@@ -86,18 +86,35 @@ func (e entry) file() (model.File, error) {
 // masked recognises the asterisks that stand for hashes in listings of gated models.
 func masked(hash string) bool { return hash != "" && strings.Trim(hash, "*") == "" }
 
-// tree lists all files of m's commit, page by page.
-func (h *hub) tree(ctx context.Context, m *model.Manifest) (*listing, error) {
-	u, err := url.Parse(h.base + "/api/models/" + name(m) + "/tree/" + m.Commit + "?recursive=true&expand=false")
+// treeURL is the first page of the listing of a commit, for a model of that name.
+func (h *hub) treeURL(name, commit string) (*url.URL, error) {
+	return url.Parse(h.base + "/api/models/" + name + "/tree/" + commit + "?recursive=true&expand=false")
+}
+
+// tree lists all files of m's commit, page by page; with recall, only pages that are kept count.
+func (h *hub) tree(ctx context.Context, m *model.Manifest, recall bool) (*listing, error) {
+	u, err := h.treeURL(name(m), m.Commit)
 	if err != nil {
 		return nil, &model.Error{Op: "resolve", Class: model.Usage, Model: m.ID, Err: errors.New("the id makes no URL")}
 	}
 	all, seen := newListing(), make(map[string]struct{})
 	for {
 		seen[u.String()] = struct{}{}
-		next, err := h.get(ctx, m.ID, u, all.readTree)
-		if err != nil || next == nil {
-			return all, err
+		var page []model.File
+		_, next, err := h.get(ctx, document{id: m.ID, url: u, pinned: true, recall: recall, decode: func(dec *json.Decoder) (err error) {
+			page, err = readTree(dec)
+			return err
+		}})
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range page {
+			if err := all.add(f); err != nil {
+				return nil, h.unacceptable(err, m.ID, u)
+			}
+		}
+		if next == nil {
+			return all, nil
 		}
 		if _, again := seen[next.String()]; again {
 			return nil, untrue(errors.New("the pages of the listing go round in a circle"), m.ID)
@@ -109,9 +126,9 @@ func (h *hub) tree(ctx context.Context, m *model.Manifest) (*listing, error) {
 	}
 }
 
-// readTree adds one page. What is neither file nor folder (a submodule) has no bytes to fetch.
-func (l *listing) readTree(dec *json.Decoder) error {
-	return eachElement(dec, func(int) error {
+// readTree reads one page. What is neither file nor folder (a submodule) has no bytes to fetch.
+func readTree(dec *json.Decoder) (page []model.File, err error) {
+	err = eachElement(dec, func(int) error {
 		var e entry
 		if err := dec.Decode(&e); err != nil {
 			return err
@@ -123,6 +140,11 @@ func (l *listing) readTree(dec *json.Decoder) error {
 		if err != nil {
 			return err
 		}
-		return l.add(f)
+		if len(page) == maxFiles {
+			return errTooMany
+		}
+		page = append(page, f)
+		return nil
 	})
+	return page, err
 }

@@ -90,13 +90,13 @@ func (s *web) list(ctx context.Context, id model.ID) (*urlList, error) {
 			return err
 		},
 	}
-	where, _, err := d.get(ctx)
+	said, err := d.get(ctx)
 	if errors.Is(err, model.ErrUnsafePath) {
 		return nil, untrue(err, id)
 	}
 	if _, ok := errors.AsType[*model.Error](err); err != nil && !ok {
 		return nil, &model.Error{
-			Op: "resolve", Class: model.Other, Model: id, URL: where.String(), Err: fmt.Errorf("the list of files is wrong: %w", err),
+			Op: "resolve", Class: model.Other, Model: id, URL: said.at.String(), Err: fmt.Errorf("the list of files is wrong: %w", err),
 			Hint: `it should read {"files": [{"path": "…", "url": "…"}]}`,
 		}
 	}

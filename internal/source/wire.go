@@ -49,6 +49,7 @@ type wire struct {
 	plain      bool     // http:// is allowed everywhere
 	allowed    []string
 	offline    bool
+	answers    *Answers      // nil = none are kept
 	patience   time.Duration // for one read of a body
 }
 
@@ -71,7 +72,7 @@ func newWire(s Settings) (*wire, error) {
 		bulk: transport(s, roots), meta: transport(s, roots),
 		agent: s.UserAgent, home: home, token: s.Token,
 		plain: s.AllowHTTP, allowed: s.AllowedHosts, offline: s.Offline,
-		patience: max(s.ReadTimeout, 0),
+		patience: max(s.ReadTimeout, 0), answers: s.Answers,
 	}
 	w.hosts = newHosts(s, w.idle)
 	w.pool = newPool(s.MaxConns, w.bulk.CloseIdleConnections)

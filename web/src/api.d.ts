@@ -320,6 +320,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/models/cleanup": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make space
+         * @description `auto` removes what the rules find, `manual` the models that are named. What is pinned, open, recent or the last copy stays, with the reason. With `dry_run` nothing goes.
+         *
+         *     Needs the role `power_user`.
+         */
+        post: operations["clean-up"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/models/download/active": {
         parameters: {
             query?: never;
@@ -466,6 +488,72 @@ export interface paths {
         get: operations["get-storage"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/storage/move": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Move a model to another tier
+         * @description The answer does not wait for the end: messages of the type `model_storage_move` tell how far it is. The model's path stays, and can be used all the while. What is on its way there already is answered with that move.
+         *
+         *     Needs the role `power_user`.
+         */
+        post: operations["move-model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/storage/pin": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pin a model, or let it loose
+         * @description What is pinned is never moved or removed by itself.
+         *
+         *     Needs the role `power_user`.
+         */
+        post: operations["pin-model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Count a use of a model
+         * @description By the uses it is known which models belong on the fast disk, and which could go.
+         *
+         *     Needs the role `user`.
+         */
+        post: operations["record-use"];
         delete?: never;
         options?: never;
         head?: never;
@@ -675,8 +763,52 @@ export interface components {
             /** @description The name of the key; empty where none was shown. */
             who: string;
         };
+        /** @description CleanedUp is what a cleanup removed, or would remove. */
+        CleanedUp: {
+            cleanup_id: string;
+            dry_run: boolean;
+            /** Format: int64 */
+            freed_bytes: number;
+            /** @description What was decided, and why; never null. */
+            items: components["schemas"]["CleanupResult"][];
+            message: string;
+            /** @description That were looked at, and stay; never null. */
+            models_preserved: string[];
+            /** @description As a whole; never null. */
+            models_removed: string[];
+            /** Format: double */
+            space_freed_gb: number;
+            /** @description Nothing went wrong. */
+            success: boolean;
+            summary: components["schemas"]["CleanupSummary"];
+        };
+        CleanupBody: {
+            /**
+             * @description Whether the rules choose, or models_to_remove does.
+             * @enum {string}
+             */
+            cleanup_type: "auto" | "manual";
+            /** @description Only say what would go. */
+            dry_run?: boolean;
+            /**
+             * Format: double
+             * @description Of auto: only models that nobody has used for so long; the default is as configured.
+             */
+            min_unused_days?: number;
+            /** @description Of manual: the models to remove, with all of their revisions. */
+            models_to_remove?: string[];
+            /** @description Of auto: models that are used often stay; the default is true. */
+            preserve_frequently_used?: boolean;
+        };
         /** @description A CleanupCandidate is something that could go, and why. */
         CleanupCandidate: {
+            /** @description Remove_model, remove_revision or collect. */
+            action: string;
+            /**
+             * Format: double
+             * @description 0 to 1: how sure it is that nobody will miss it.
+             */
+            confidence: number | null;
             /** Format: date-time */
             last_used: string | null;
             model_id: string;
@@ -687,6 +819,18 @@ export interface components {
             /** Format: double */
             size_gb: number;
         };
+        /** @description A CleanupResult is one thing that a cleanup has decided. */
+        CleanupResult: {
+            /** @description Remove_model, remove_revision, collect or keep. */
+            action: string;
+            /** @description Why it could not be done. */
+            error_message?: string;
+            /** Format: int64 */
+            freed_bytes: number;
+            model_id?: string;
+            /** @description In words. */
+            reason: string;
+        };
         /** @description CleanupSuggestions are what could go. */
         CleanupSuggestions: {
             /** @description Never null. */
@@ -695,6 +839,16 @@ export interface components {
             potential_savings_gb: number;
             /** Format: int64 */
             safe_to_remove_count: number;
+        };
+        CleanupSummary: {
+            /** Format: int64 */
+            errors: number;
+            /** Format: int64 */
+            preserved: number;
+            /** Format: int64 */
+            removed: number;
+            /** Format: int64 */
+            total_processed: number;
         };
         /** @description Deleted is what became of a request to delete a model. */
         Deleted: {
@@ -948,6 +1102,36 @@ export interface components {
             new_status: string;
             success: boolean;
         };
+        /** @description A ModelMove is a model on its way from one tier to another. It can be used all the while. */
+        ModelMove: {
+            /** @description The rules asked for it, and no person. */
+            automatic: boolean;
+            error_message?: string;
+            /** @description Where most of it lay; empty when nobody knows. */
+            from: string;
+            model_id: string;
+            /**
+             * Format: int64
+             * @description Copied and verified.
+             */
+            moved_bytes: number;
+            /**
+             * Format: double
+             * @description Rounded down to a tenth: 100 means all.
+             */
+            progress_percent: number;
+            /** @description Why, in words. */
+            reason?: string;
+            /**
+             * @description One of the Move constants.
+             * @enum {string}
+             */
+            state: "waiting" | "moving" | "done" | "failed" | "cancelled";
+            /** @description Hot, warm or cold. */
+            to: string;
+            /** Format: int64 */
+            total_bytes: number;
+        };
         /** @description A ModelStatus is how one model stands. What nobody knows is null. Sizes in _mb are MiB, times are in seconds. */
         ModelStatus: {
             /** @enum {string} */
@@ -1014,6 +1198,8 @@ export interface components {
              * @description 0 to 1.
              */
             performance_score: number | null;
+            /** @description Never moved or removed by itself. */
+            pinned: boolean;
             /** @description That something is here of; never null. */
             revisions: components["schemas"]["RevisionStatus"][];
             /**
@@ -1026,7 +1212,9 @@ export interface components {
              * @description Of what is here, each content once.
              */
             size_mb: number;
-            /** @description Hot, warm or cold. */
+            /** @description Why a part of it cannot be reached, and where to look. */
+            storage_problem?: string;
+            /** @description Hot, warm or cold, where most of it lies; null when nothing of it is here. */
             storage_tier: string | null;
             /**
              * Format: double
@@ -1055,13 +1243,52 @@ export interface components {
              * @description Contents that others share count in full.
              */
             size_gb: number;
-            /** @description Hot, warm or cold; hot where there is one folder only. */
+            /** @description Hot, warm or cold, where most of it lies; hot where there is one folder only. */
             storage_tier: string;
+            /** @description TierBytes is what lies in which tier; absent when all of it lies in one. */
+            tier_bytes?: {
+                [key: string]: number;
+            };
             /**
              * Format: double
              * @description Uses per day, over the last 30 days.
              */
             usage_frequency: number | null;
+        };
+        MoveBody: {
+            /** @description Instead of tier: give up the move that is under way. What was moved stays moved. */
+            cancel?: boolean;
+            /**
+             * @description The model: org/name, or the URL of a file or of a folder.
+             * @example acme/tiny-llm
+             */
+            model_id: string;
+            /**
+             * @description Where to.
+             * @enum {string}
+             */
+            tier?: "hot" | "warm" | "cold";
+        };
+        /** @description Moved is what became of such a request. The move itself goes on after the answer. */
+        Moved: {
+            automatic: boolean;
+            error_message?: string;
+            /** @description It was on its way there already. */
+            existing?: boolean;
+            from: string;
+            message: string;
+            model_id: string;
+            /** Format: int64 */
+            moved_bytes: number;
+            /** Format: double */
+            progress_percent: number;
+            reason?: string;
+            /** @enum {string} */
+            state: "waiting" | "moving" | "done" | "failed" | "cancelled";
+            success: boolean;
+            to: string;
+            /** Format: int64 */
+            total_bytes: number;
         };
         /** @description A PartHealth is how one part is. */
         PartHealth: {
@@ -1075,6 +1302,21 @@ export interface components {
             message: string;
             /** @enum {string} */
             status: "healthy" | "degraded" | "unhealthy" | "unknown";
+        };
+        PinBody: {
+            /**
+             * @description The model: org/name, or the URL of a file or of a folder.
+             * @example acme/tiny-llm
+             */
+            model_id: string;
+            /** @description Whether it is to stay. */
+            pinned: boolean;
+        };
+        Pinned: {
+            message: string;
+            model_id: string;
+            pinned: boolean;
+            success: boolean;
         };
         Probed: {
             /**
@@ -1232,6 +1474,8 @@ export interface components {
             cleanup_suggestions: components["schemas"]["CleanupSuggestions"];
             /** @description Largest first; never null. */
             models_storage: components["schemas"]["ModelStorage"][];
+            /** @description That are not over, in the order in which they come; never null. */
+            moves: components["schemas"]["ModelMove"][];
             storage_summary: components["schemas"]["StorageSummary"];
             /** @description Hot first; never null. */
             tiers: components["schemas"]["TierStorage"][];
@@ -1272,11 +1516,26 @@ export interface components {
         TierStorage: {
             /** Format: double */
             available_space_gb: number;
-            /** Format: int64 */
+            /**
+             * Format: double
+             * @description That its models may take together, as configured; 0 is as much as there is.
+             */
+            max_size_gb: number;
+            /**
+             * Format: int64
+             * @description Of which most lies there.
+             */
             models_count: number;
             /** Format: double */
             models_space_gb: number;
             path: string;
+            /** @description What is wrong, and what to do; absent when it is ready. */
+            problem?: string;
+            /**
+             * @description Ready, missing, read_only or full.
+             * @enum {string}
+             */
+            state: "ready" | "missing" | "read_only" | "full";
             tier: string;
             /**
              * Format: double
@@ -1290,6 +1549,37 @@ export interface components {
              * @description Of the file system.
              */
             used_space_gb: number;
+        };
+        UseBody: {
+            /**
+             * Format: int64
+             * @description How much was read or made.
+             */
+            bytes?: number;
+            /**
+             * Format: double
+             * @description How long it took.
+             */
+            duration_ms?: number;
+            /**
+             * @description The model: org/name, or the URL of a file or of a folder.
+             * @example acme/tiny-llm
+             */
+            model_id: string;
+            /** @description What was done, such as generate. */
+            operation?: string;
+            /** @description Whether it succeeded; the default is true. */
+            success?: boolean;
+        };
+        /** @description Used says that a use is counted. */
+        Used: {
+            model_id: string;
+            success: boolean;
+            /**
+             * Format: date-time
+             * @description That it was counted at.
+             */
+            timestamp: string;
         };
         /** @description Validated is a judgement about settings. */
         Validated: {
@@ -2692,6 +2982,182 @@ export interface operations {
             };
         };
     };
+    "clean-up": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CleanupBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "would remove 1, keep 1 and free 1.5 GiB",
+                     *       "cleanup_id": "cl_dayslzl57xtr2wmk",
+                     *       "dry_run": true,
+                     *       "models_removed": [
+                     *         "acme/old-llm"
+                     *       ],
+                     *       "space_freed_gb": 1.5,
+                     *       "freed_bytes": 1610612736,
+                     *       "models_preserved": [
+                     *         "acme/tiny-llm"
+                     *       ],
+                     *       "summary": {
+                     *         "total_processed": 2,
+                     *         "removed": 1,
+                     *         "preserved": 1,
+                     *         "errors": 0
+                     *       },
+                     *       "items": [
+                     *         {
+                     *           "model_id": "acme/old-llm",
+                     *           "action": "remove_model",
+                     *           "reason": "nobody has used it for 90 days",
+                     *           "freed_bytes": 1610612736
+                     *         },
+                     *         {
+                     *           "model_id": "acme/tiny-llm",
+                     *           "action": "keep",
+                     *           "reason": "it is pinned",
+                     *           "freed_bytes": 0
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CleanedUp"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
     "list-active-downloads": {
         parameters: {
             query?: {
@@ -3075,7 +3541,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description The state of the download, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -3351,7 +3817,8 @@ export interface operations {
                      *           "usage_frequency": null,
                      *           "last_used": null,
                      *           "average_generation_time": null,
-                     *           "storage_tier": null,
+                     *           "storage_tier": "hot",
+                     *           "pinned": false,
                      *           "current_version": "8f4e1c0d2b7a96f35e0c4d1a7b8e92f6035c1d4e",
                      *           "latest_version": "8f4e1c0d2b7a96f35e0c4d1a7b8e92f6035c1d4e",
                      *           "update_available": false,
@@ -3490,7 +3957,8 @@ export interface operations {
                      *       "usage_frequency": null,
                      *       "last_used": null,
                      *       "average_generation_time": null,
-                     *       "storage_tier": null,
+                     *       "storage_tier": "hot",
+                     *       "pinned": false,
                      *       "current_version": "8f4e1c0d2b7a96f35e0c4d1a7b8e92f6035c1d4e",
                      *       "latest_version": "8f4e1c0d2b7a96f35e0c4d1a7b8e92f6035c1d4e",
                      *       "update_available": false,
@@ -3617,10 +4085,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "storage_summary": {
-                     *         "total_capacity_gb": 1000,
-                     *         "used_space_gb": 250,
-                     *         "available_space_gb": 750,
-                     *         "usage_percent": 25,
+                     *         "total_capacity_gb": 9000,
+                     *         "used_space_gb": 1250,
+                     *         "available_space_gb": 7750,
+                     *         "usage_percent": 13.9,
                      *         "models_count": 1,
                      *         "models_space_gb": 1.5,
                      *         "reserved_space_gb": 0
@@ -3630,28 +4098,64 @@ export interface operations {
                      *           "model_id": "acme/tiny-llm",
                      *           "size_gb": 1.5,
                      *           "size_bytes": 1610612736,
-                     *           "last_accessed": null,
-                     *           "usage_frequency": null,
+                     *           "last_accessed": "2026-03-01T09:30:00Z",
+                     *           "usage_frequency": 2.5,
                      *           "storage_tier": "hot",
-                     *           "pinned": false
+                     *           "pinned": true
                      *         }
                      *       ],
                      *       "tiers": [
                      *         {
                      *           "tier": "hot",
                      *           "path": "/models/hub",
+                     *           "state": "ready",
                      *           "total_capacity_gb": 1000,
+                     *           "max_size_gb": 0,
                      *           "used_space_gb": 250,
                      *           "available_space_gb": 750,
                      *           "usage_percent": 25,
                      *           "models_space_gb": 1.5,
                      *           "models_count": 1
+                     *         },
+                     *         {
+                     *           "tier": "cold",
+                     *           "path": "/archive/models",
+                     *           "state": "ready",
+                     *           "total_capacity_gb": 8000,
+                     *           "max_size_gb": 0,
+                     *           "used_space_gb": 1000,
+                     *           "available_space_gb": 7000,
+                     *           "usage_percent": 12.5,
+                     *           "models_space_gb": 0,
+                     *           "models_count": 0
+                     *         }
+                     *       ],
+                     *       "moves": [
+                     *         {
+                     *           "model_id": "acme/tiny-llm",
+                     *           "from": "hot",
+                     *           "to": "cold",
+                     *           "state": "moving",
+                     *           "progress_percent": 25,
+                     *           "moved_bytes": 402653184,
+                     *           "total_bytes": 1610612736,
+                     *           "automatic": false
                      *         }
                      *       ],
                      *       "cleanup_suggestions": {
-                     *         "potential_savings_gb": 0,
-                     *         "safe_to_remove_count": 0,
-                     *         "candidates": []
+                     *         "potential_savings_gb": 1.5,
+                     *         "safe_to_remove_count": 1,
+                     *         "candidates": [
+                     *           {
+                     *             "model_id": "acme/old-llm",
+                     *             "reason": "nobody has used it for 90 days",
+                     *             "size_gb": 1.5,
+                     *             "size_bytes": 1610612736,
+                     *             "last_used": null,
+                     *             "action": "remove_model",
+                     *             "confidence": 0.9
+                     *           }
+                     *         ]
                      *       }
                      *     }
                      */
@@ -3684,6 +4188,444 @@ export interface operations {
             };
             /** @description The key's role does not permit this. */
             403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "move-model": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MoveBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "acme/tiny-llm: is moved to the cold tier",
+                     *       "model_id": "acme/tiny-llm",
+                     *       "from": "hot",
+                     *       "to": "cold",
+                     *       "state": "waiting",
+                     *       "progress_percent": 0,
+                     *       "moved_bytes": 0,
+                     *       "total_bytes": 1610612736,
+                     *       "automatic": false
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Moved"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            409: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no space: `details.short_bytes` are missing, `details.freeable_bytes` could be freed. */
+            507: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "pin-model": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PinBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "acme/tiny-llm: pinned",
+                     *       "model_id": "acme/tiny-llm",
+                     *       "pinned": true
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Pinned"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "record-use": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UseBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "model_id": "acme/tiny-llm",
+                     *       "timestamp": "2026-03-01T09:30:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Used"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
@@ -3786,7 +4728,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description The state of the download, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */

@@ -83,18 +83,18 @@ func join(messages []*message) frame {
 	return f
 }
 
-// coalesce leaves the newest progress of each download, of most downloads at most, and all that is no progress. It works in place,
-// keeps the order, and says how many are gone.
+// coalesce leaves the newest progress of each download and of each move, of most of them at most, and all that is no progress.
+// It works in place, keeps the order, and says how many are gone.
 func coalesce(messages []*message, most int) ([]*message, int) {
 	seen := map[string]bool{}
 	to := len(messages)
 	for i := len(messages) - 1; i >= 0; i-- {
 		m := messages[i]
 		if m.fleeting {
-			if seen[m.download] || len(seen) >= most {
+			if seen[m.subject] || len(seen) >= most {
 				continue
 			}
-			seen[m.download] = true
+			seen[m.subject] = true
 		}
 		to--
 		messages[to] = m

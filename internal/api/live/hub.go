@@ -37,7 +37,7 @@ type Settings struct {
 	BatchSize int
 	// BatchTimeout is how long a message waits for others at most; default 0.1 s.
 	BatchTimeout time.Duration
-	// Queue is how many messages may wait for a client before it is cut off, and of how many downloads the progress may;
+	// Queue is how many messages may wait for a client before it is cut off, and of how many downloads and moves the progress may;
 	// default 10,000, and never less than BatchSize.
 	Queue int
 	// AllowedOrigins are those of web pages that may connect, such as "https://dash.example.com", beside pages from the host

@@ -97,6 +97,7 @@ type told struct {
 	Old      string    `json:"old_status"`
 	New      string    `json:"new_status"`
 	Done     int64     `json:"downloaded_bytes"`
+	State    string    `json:"state"`
 }
 
 func (m told) String() string {
@@ -105,6 +106,8 @@ func (m told) String() string {
 		return fmt.Sprintf("%s:%d", m.Download, m.Done)
 	case availabilityChange:
 		return m.Download + ":" + m.New
+	case storageMove:
+		return m.Model + ":" + m.State
 	}
 	return m.Type
 }
@@ -203,6 +206,21 @@ func TestEveryKindOfEventHasItsMessage(t *testing.T) {
 		`{"type":"storage_alert","seq":1,"timestamp":"2026-03-29T01:59:59Z","alert_type":"space","severity":"critical","message":"7 B are missing","short_bytes":7}`: {
 			Kind: event.KindSpace, Data: event.Space{Short: 7, Reason: "7 B are missing"},
 		},
+		`{"type":"storage_alert","seq":1,"timestamp":"2026-03-29T01:59:59Z","alert_type":"tier_missing","severity":"critical","message":"/cold is not there","short_bytes":0,"tier":"cold"}`: {
+			Kind: event.KindTier, Data: event.Tier{Tier: model.Cold, State: "missing", Problem: "/cold is not there"},
+		},
+		`{"type":"storage_alert","seq":1,"timestamp":"2026-03-29T01:59:59Z","alert_type":"tier_full","severity":"warning","message":"/warm has 1 B left","short_bytes":0,"tier":"warm"}`: {
+			Kind: event.KindTier, Data: event.Tier{Tier: model.Warm, State: "full", Problem: "/warm has 1 B left"},
+		},
+		`{"type":"storage_alert","seq":1,"timestamp":"2026-03-29T01:59:59Z","alert_type":"tier_ready","severity":"info","message":"the cold tier is ready again","short_bytes":0,"tier":"cold"}`: {
+			Kind: event.KindTier, Data: event.Tier{Tier: model.Cold, State: "ready"},
+		},
+		`{"type":"model_storage_move","seq":1,"timestamp":"2026-03-29T01:59:59Z","model_id":"org/name","from":"hot","to":"cold","state":"moving","progress_percent":66.6,"moved_bytes":2,"total_bytes":3}`: {
+			Kind: event.KindMove, Model: id, Data: event.Move{From: model.Hot, To: model.Cold, Done: 2, Total: 3, State: event.MoveMoving},
+		},
+		`{"type":"model_storage_move","seq":1,"timestamp":"2026-03-29T01:59:59Z","model_id":"org/name","from":"cold","to":"hot","state":"failed","progress_percent":0,"moved_bytes":0,"total_bytes":3,"error_message":"the disk is gone"}`: {
+			Kind: event.KindMove, Model: id, Data: event.Move{From: model.Cold, To: model.Hot, Total: 3, State: event.MoveFailed, Error: "the disk is gone"},
+		},
 		`{"type":"download_retry","seq":1,"timestamp":"2026-03-29T01:59:59Z","host":"h","error_class":"rate_limited","error_message":"429","wait_seconds":1.5}`: {
 			Kind: event.KindRetry, Data: event.Retry{Host: "h", Class: model.RateLimited, Error: "429", Wait: 1500 * time.Millisecond},
 		},
@@ -216,10 +234,27 @@ func TestEveryKindOfEventHasItsMessage(t *testing.T) {
 			t.Errorf("%v\nis %s, want\n   %s", err, m.json, want)
 			continue
 		}
-		if !slices.Contains(types(), m.kind) || m.fleeting != (e.Kind == event.KindProgress) {
+		moving, _ := e.Data.(event.Move)
+		if !slices.Contains(types(), m.kind) || m.fleeting != (e.Kind == event.KindProgress || moving.State == event.MoveMoving) {
 			t.Errorf("%s: fleeting is %t, known are %v", m.kind, m.fleeting, types())
 		}
 	}
+}
+
+func TestProgressOfAMoveReplacesItsOwnAndNothingElse(t *testing.T) {
+	bubble(t, Settings{}, func(t *testing.T, h *house) {
+		c := h.client(t, "types=model_storage_move,model_download_progress")
+		move := func(name, state string, done model.Bytes) {
+			h.bus.Tell(event.Event{Kind: event.KindMove, Model: model.ID{Name: name}, Data: event.Move{From: model.Hot, To: model.Cold, Done: done, Total: 9, State: state}})
+		}
+		move("org/a", event.MoveWaiting, 0)
+		move("org/a", event.MoveMoving, 1)
+		move("org/b", event.MoveMoving, 2)
+		h.bus.Tell(progress("", 3)) // of no download, as moves are
+		move("org/a", event.MoveMoving, 4)
+		move("org/a", event.MoveDone, 9)
+		c.wants("org/a:waiting org/b:moving :3 org/a:moving org/a:done")
+	})
 }
 
 func nan() float64 {
@@ -351,7 +386,7 @@ func TestProgressOfADownloadNeverWaitsTwice(t *testing.T) {
 func TestTheProgressOfTooManyDownloadsLeavesTheNewest(t *testing.T) {
 	var all []*message
 	for i := range 5 {
-		all = append(all, &message{seq: uint64(i), download: fmt.Sprint(i), fleeting: true})
+		all = append(all, &message{seq: uint64(i), subject: fmt.Sprint(i), fleeting: true})
 	}
 	all = append(all, &message{seq: 5, kind: availabilityChange})
 	left, gone := coalesce(all, 2)

@@ -21,13 +21,14 @@ const (
 	benchmarkProgress  = "benchmark_progress"
 	downloadRetry      = "download_retry"
 	bandwidthLimit     = "bandwidth_limit"
+	storageMove        = "model_storage_move"
 )
 
 // types are all that a client may ask for: those of the contract, whether or not anything tells them yet, and ours.
 func types() []string {
 	return []string{
 		downloadProgress, availabilityChange, healthAlert, storageAlert, performanceAlert, optimization, benchmarkProgress,
-		downloadRetry, bandwidthLimit,
+		downloadRetry, bandwidthLimit, storageMove,
 	}
 }
 
@@ -36,7 +37,7 @@ type message struct {
 	seq      uint64
 	kind     string // its type
 	model    string // "" when none is concerned
-	download string // whose older progress it replaces
+	subject  string // whose older progress it replaces: a download, or the move of a model
 	fleeting bool   // it is progress: a newer one makes it worthless
 	json     []byte
 }
@@ -73,12 +74,25 @@ type changeMessage struct {
 	NextTry time.Time `json:"next_try,omitzero"`
 }
 
-type spaceMessage struct {
+// A storageMessage says that something about the disks needs somebody, or that it no longer does.
+type storageMessage struct {
 	head
-	Alert    string      `json:"alert_type"`
-	Severity string      `json:"severity"`
+	Alert    string      `json:"alert_type"` // space, or tier_ and the state of the tier
+	Severity string      `json:"severity"`   // critical, warning or info
 	Message  string      `json:"message"`
-	Short    model.Bytes `json:"short_bytes"`
+	Short    model.Bytes `json:"short_bytes"`    // of space
+	Tier     model.Tier  `json:"tier,omitempty"` // of the others
+}
+
+type moveMessage struct {
+	head
+	From    model.Tier  `json:"from"`
+	To      model.Tier  `json:"to"`
+	State   string      `json:"state"`
+	Percent float64     `json:"progress_percent"` // rounded down to a tenth: 100 means all
+	Done    model.Bytes `json:"moved_bytes"`
+	Total   model.Bytes `json:"total_bytes"`
+	Error   string      `json:"error_message,omitempty"`
 }
 
 type retryMessage struct {
@@ -102,9 +116,10 @@ func encode(e event.Event) (*message, error) {
 		h.Model = e.Model.Public()
 	}
 	var body any
+	subject, fleeting := e.Download, false
 	switch d := e.Data.(type) {
 	case event.Progress:
-		h.Type = downloadProgress
+		h.Type, fleeting = downloadProgress, true
 		body = progressMessage{
 			h, status(d.State), percent(d.Done, d.Total), finite(d.Rate) / float64(model.MiB), seconds(d.ETA), d.Done, d.Total, d.Connections, d.Note,
 		}
@@ -113,7 +128,14 @@ func encode(e event.Event) (*message, error) {
 		body = changeMessage{h, availability(d.From), availability(d.To), status(d.From), status(d.To), d.Reason, d.NextTry}
 	case event.Space:
 		h.Type = storageAlert
-		body = spaceMessage{h, "space", "critical", d.Reason, d.Short} // downloads stand still until there is room
+		body = storageMessage{h, "space", "critical", d.Reason, d.Short, ""} // downloads stand still until there is room
+	case event.Tier:
+		h.Type = storageAlert
+		body = tierAlert(h, d)
+	case event.Move:
+		h.Type, fleeting = storageMove, d.State == event.MoveMoving
+		subject = storageMove + " " + e.Model.String() // two signed links may look alike
+		body = moveMessage{h, d.From, d.To, d.State, percent(d.Done, d.Total), d.Done, d.Total, d.Error}
 	case event.Retry:
 		h.Type = downloadRetry
 		body = retryMessage{h, d.Host, d.Class.String(), d.Error, d.Wait.Seconds()}
@@ -124,7 +146,22 @@ func encode(e event.Event) (*message, error) {
 		return nil, nil
 	}
 	text, err := json.Marshal(body)
-	return &message{e.Seq, h.Type, h.Model, e.Download, h.Type == downloadProgress, text}, err
+	return &message{e.Seq, h.Type, h.Model, subject, fleeting, text}, err
+}
+
+// tierAlert is what is told of a tier whose folder is no longer as it was. Models in one that is missing cannot be loaded.
+func tierAlert(h head, t event.Tier) storageMessage {
+	m := storageMessage{h, "tier_" + t.State, "warning", t.Problem, 0, t.Tier}
+	switch t.State {
+	case "missing":
+		m.Severity = "critical"
+	case "ready":
+		m.Severity = "info"
+	}
+	if m.Message == "" {
+		m.Message = "the " + string(t.Tier) + " tier is " + strings.ReplaceAll(t.State, "_", " ") + " again"
+	}
+	return m
 }
 
 // availability is how a model stands that has a download in that state, as far as the download alone can tell: whether

@@ -2,8 +2,10 @@ package snapshot
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 	"time"
 
@@ -74,5 +76,46 @@ func BenchmarkEncode(b *testing.B) {
 				b.ReportMetric(float64(len(old.body)), "bytes")
 			})
 		}
+	}
+}
+
+// BenchmarkStorage is what a request about storage costs: when the answer is there, and when it has to be made because a second
+// has passed or the store has changed.
+func BenchmarkStorage(b *testing.B) {
+	const n = 10_000
+	w := many(b, n)
+	for i, id := range slices.Collect(maps.Keys(w.models)) {
+		one := w.models[id]
+		one.Tiers = map[model.Tier]model.Bytes{model.Tiers()[i%3]: one.Size}
+		w.models[id] = one
+		w.uses[id] = Use{Last: time.Unix(int64(i), 0), PerDay: float64(i) / 7}
+	}
+	m := New(w.settings(time.Hour))
+	p, err := m.make(b.Context(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p.held = 1
+	m.following.Store(true)
+	m.looked.Store(1 << 62) // nobody is there to look
+	m.page.Store(p)
+	r, rw := httptest.NewRequest(http.MethodGet, "/", http.NoBody), nowhere{http.Header{}}
+	m.ServeStorage(rw, r)
+	for what, before := range map[string]func(){
+		"kept":     func() {},
+		"measured": func() { m.storage.newest.Load().measured -= measureEvery },
+		"used": func() {
+			w.use(hub("some-org/some-model-0001"), Use{Last: time.Now()})
+			m.page.Load().at -= progressEvery
+			m.storage.newest.Load().measured -= measureEvery
+		},
+	} {
+		b.Run(fmt.Sprintf("models=%d/answer=%s", n, what), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				before()
+				m.ServeStorage(rw, r)
+			}
+		})
 	}
 }

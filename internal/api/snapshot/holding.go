@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,8 +15,11 @@ type holding struct {
 	id              model.ID
 	size            model.Bytes // of all complete contents, each once
 	stored          model.Bytes // all there is on disk: what is not complete too
-	revisions       []revision  // the one that counts first
-	missing, broken []string    // files of that one
+	tier            model.Tier  // where most of it lies
+	tiers           map[model.Tier]model.Bytes
+	away            model.Tier // the tier that is missing, and has a part of it; "" when there is none
+	revisions       []revision // the one that counts first
+	missing, broken []string   // files of that one
 	mark            stamp
 	racy            bool // something changed so shortly before the look that the next change may leave no trace
 }
@@ -59,6 +63,14 @@ func (r revision) rank() int {
 func (m *Models) hold(found store.Model, mark stamp, at time.Time) *holding {
 	h := &holding{
 		id: found.ID, size: found.Size, stored: found.Size + found.Incomplete, mark: mark, racy: mark.racy(at),
+		tier: Mostly(found.Tiers), tiers: found.Tiers, away: found.Away,
+	}
+	if found.Incomplete > 0 { // what is being fetched lies in the hot tier
+		h.tiers = maps.Clone(found.Tiers)
+		if h.tiers == nil {
+			h.tiers = map[model.Tier]model.Bytes{}
+		}
+		h.tiers[model.Hot] += found.Incomplete
 	}
 	files := map[string][]store.FileState{}
 	for _, r := range found.Revisions {
@@ -92,12 +104,24 @@ func (m *Models) hold(found store.Model, mark stamp, at time.Time) *holding {
 	return h
 }
 
+// Mostly is the tier in which most lies; of equal ones the fastest.
+func Mostly(tiers map[model.Tier]model.Bytes) model.Tier {
+	found := model.Hot
+	for _, t := range model.Tiers() {
+		if tiers[t] > tiers[found] {
+			found = t
+		}
+	}
+	return found
+}
+
 // same reports whether h and other, which may be nil, tell the same. When somebody looked does not matter.
 func (h *holding) same(other *holding) bool {
 	if h == nil || other == nil {
 		return h == other
 	}
 	return h.id == other.id && h.size == other.size && h.stored == other.stored &&
+		h.tier == other.tier && h.away == other.away && maps.Equal(h.tiers, other.tiers) &&
 		slices.EqualFunc(h.revisions, other.revisions, revision.same) &&
 		slices.Equal(h.missing, other.missing) && slices.Equal(h.broken, other.broken)
 }

@@ -19,7 +19,9 @@ type page struct {
 	changes uint64        // all that had happened before is in it
 	at      time.Duration // when it was begun
 	held    uint64        // the number of the store's facts in it; 0 for none that others are made of
+	uses    uint64        // the number of uses that are in it
 	moving  bool          // there are downloads, of which not every change is told
+	dated   bool          // it tells uses per day
 
 	answer
 	fragments []*fragment // in the order of their names
@@ -30,6 +32,7 @@ type page struct {
 type fragment struct {
 	facts  facts  // of which it was made
 	member []byte // "name":{…}, as it stands in the whole
+	stock  []byte // {…} in the answer about storage; nil when nothing is here
 	answer        // {…} alone
 }
 
@@ -103,7 +106,17 @@ func (m *Models) gather(failures map[model.ID]string, kept map[model.ID]*holding
 	for id, why := range failures {
 		all = append(all, facts{id: id, name: id.Public(), failure: why})
 	}
-	return tidy(all)
+	all = tidy(all)
+	if m.set.Uses != nil {
+		for i := range all {
+			u := m.set.Uses.Use(all[i].id)
+			all[i].perDay, all[i].pinned = u.PerDay, u.Pinned
+			if !u.Last.IsZero() {
+				all[i].used = u.Last.UnixNano()
+			}
+		}
+	}
+	return all
 }
 
 // tidy sorts by name and leaves one of each: of signed links that differ in what is not shown, one that is here stands
@@ -157,6 +170,11 @@ func (m *Models) fragment(f facts, old *page) (*fragment, error) {
 		return nil, err
 	}
 	n := &fragment{facts: f}
+	if f.holding != nil {
+		if n.stock, err = encode(f.stock()); err != nil {
+			return nil, err
+		}
+	}
 	n.member = slices.Concat(member, []byte{':'}, body)
 	body = n.member[len(member)+1:]
 	if was != nil && bytes.Equal(was.body, body) {

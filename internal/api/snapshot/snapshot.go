@@ -11,7 +11,9 @@
 //   - The state of a download, and what the store holds of a model (event.KindState and event.KindStored): a request
 //     that begins after Bus.Tell has returned sees it.
 //   - How far a download is, and whatever else of it no event tells: as it was 200 ms before, or 400 ms while somebody
-//     encodes what is newer.
+//     encodes what is newer. How models are used: the same, since there may be hundreds of uses a second.
+//   - That a move begins or ends, and that a model is pinned (event.KindMove and event.KindStored): at once, as with downloads.
+//     How far a move is: as it was a second before.
 //   - What other tools do in the store's folder - models, revisions, refs and files that come and go: within 2
 //     seconds, also for the first request after a quiet night. Nobody looks while nobody asks.
 //   - What they do inside of files that ema knows: within Settings.TTL while somebody asks.
@@ -32,6 +34,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"ema/client"
 	"ema/internal/event"
 	"ema/internal/model"
 	"ema/internal/store"
@@ -42,6 +45,7 @@ const (
 	lookEvery     = time.Second            // the store's folders are looked at this often while somebody asks
 	lookPatience  = 100 * time.Millisecond // a request waits so long for the first look after a quiet time
 	mostFailures  = 100                    // models that are remembered because their last download failed
+	usesAge       = time.Minute            // uses per day change while nobody uses anything, since days pass
 )
 
 // shelf is what answers need of the store; *store.Store satisfies it.
@@ -63,21 +67,53 @@ type Figures struct {
 	ETA         time.Duration // 0 is unknown
 }
 
-// A Volume is where the store lies.
+// A Tier is how the folder of a tier stands, and the file system where it lies.
+type Tier struct {
+	Tier    model.Tier
+	Path    string
+	State   string      // client.TierReady and its like
+	Problem string      // in words; "" when it is ready
+	Max     model.Bytes // that its models may take together; 0 is no bound
+	Device  uint64      // of two tiers with the same one, which is not 0, the file system counts once
+	Volume
+}
+
+// A Volume is a file system; the zero Volume is one of which nothing is known.
 type Volume struct {
 	Total, Used model.Bytes // Used by whomever
 	Available   model.Bytes // to this user
 	Reserve     model.Bytes // of Available, what downloads leave free
 }
 
-// Settings are what answers are made of. All fields but Failed, Caching and TTL are required.
+// A Use is what is known of how a model is used.
+type Use struct {
+	Last   time.Time // zero is never, as far as anybody knows
+	PerDay float64   // over the last 30 days
+	Pinned bool
+}
+
+// habits are how models are used.
+type habits interface {
+	// Use is quick: it is asked about every model for each answer that is made.
+	Use(id model.ID) Use
+	// Uses is a number that is another one after each use.
+	Uses() uint64
+}
+
+// Settings are what answers are made of. Store, Downloads, Figures, Tiers, Events and Refuse are required.
 type Settings struct {
 	Store     shelf
 	Downloads line
 	// Figures are of a running download; false when there are none.
 	Figures func(download string) (Figures, bool)
-	// Volume measures the volume where the store lies.
-	Volume func() (Volume, error)
+	// Tiers tells how the tiers stand, the hot one first. It measures file systems and reads nothing else.
+	Tiers func() ([]Tier, error)
+	// Uses knows how models are used. Whoever pins a model tells it as event.Stored. Nil knows nothing.
+	Uses habits
+	// Moves are the models that are on their way to another tier; nil is none. Whoever moves them tells it as event.Move.
+	Moves func() []client.ModelMove
+	// Advise says what could go, and why; nil advises what no revision needs.
+	Advise func(ctx context.Context) (client.CleanupSuggestions, error)
 	// Events tell what changes. Models hears them from within Bus.Tell, so that what was told is never overlooked.
 	Events *event.Bus
 	// Failed are downloads of the history that failed and were not repeated, oldest first; those that fail from now on
@@ -221,6 +257,15 @@ func (m *Models) hear(e event.Event) bool {
 		m.marks.told = true
 		m.marks.Unlock()
 		m.mark(e.Model)
+	case event.KindMove:
+		if d, ok := e.Data.(event.Move); ok && d.State != event.MoveMoving {
+			m.marks.Lock()
+			m.marks.told = true // the list of moves is another
+			m.marks.Unlock()
+			m.mark(e.Model)
+		}
+	case event.KindTier:
+		m.mark(model.ID{}) // whatever has a part there has lost it, or has it again
 	case event.KindState:
 		if c, ok := e.Data.(event.Change); ok && c.To == model.Failed {
 			m.remember(e.Model, c.Reason)
@@ -276,15 +321,27 @@ func (m *Models) now() time.Duration { return time.Since(m.begun) }
 
 // want is what a page must know to answer a request that came at that time.
 type want struct {
-	changes uint64
-	at      time.Duration
+	changes, uses uint64
+	at            time.Duration
 }
 
-func (m *Models) wants() want { return want{changes: m.changes.Load(), at: m.now()} }
+func (m *Models) wants() want { return want{changes: m.changes.Load(), uses: m.uses(), at: m.now()} }
 
-// knows reports whether p answers what is wanted. What no event tells of downloads may be so old.
+// uses is the number of uses so far.
+func (m *Models) uses() uint64 {
+	if m.set.Uses == nil {
+		return 0
+	}
+	return m.set.Uses.Uses()
+}
+
+// knows reports whether p answers what is wanted. What no event tells of downloads and of uses may be so old.
 func (p *page) knows(w want, old time.Duration) bool {
-	return p != nil && p.changes >= w.changes && (!p.moving || w.at-p.at < old)
+	if p == nil || p.changes < w.changes {
+		return false
+	}
+	age := w.at - p.at
+	return age < old || !p.moving && p.uses == w.uses && (!p.dated || age < usesAge)
 }
 
 // current is the page that answers a request which comes now.
@@ -337,7 +394,7 @@ func (m *Models) fresh(ctx context.Context, w want) (*page, error) {
 func (m *Models) make(ctx context.Context, old *page) (*page, error) {
 	// The numbers are read before the facts: what happens in between is in the page or makes it out of date, mostly both.
 	m.marks.Lock()
-	p := &page{changes: m.changes.Load(), at: m.now()}
+	p := &page{changes: m.changes.Load(), uses: m.uses(), at: m.now(), dated: m.set.Uses != nil}
 	failures := maps.Clone(m.marks.failed)
 	todo := m.marks.news
 	m.marks.news = news{dirty: map[model.ID]struct{}{}}

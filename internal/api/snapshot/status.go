@@ -1,18 +1,18 @@
 package snapshot
 
 import (
+	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"ema/client"
 	"ema/internal/model"
 	"ema/internal/queue"
 )
 
-const (
-	hotTier     = "hot" // the only tier there is: the store's own folder
-	mostMissing = 100   // names of missing files in an answer; the rest is counted
-)
+// mostMissing is how many names of missing files are in an answer; the rest is counted.
+const mostMissing = 100
 
 // A motion is a download as far as answers tell it; the zero motion is none. It is comparable, so that what has not
 // moved is not encoded again.
@@ -58,6 +58,17 @@ type facts struct {
 	holding *holding // nil when nothing is here
 	motion  motion
 	failure string // of the last download; "" when it did not fail
+	used    int64  // when it was used last, in nanoseconds of Unix; 0 when nobody knows
+	perDay  float64
+	pinned  bool
+}
+
+// use is when the model was used last and how often a day; nil when nobody knows.
+func (f facts) use() (last *time.Time, perDay *float64) {
+	if f.used == 0 {
+		return nil, nil
+	}
+	return new(time.Unix(0, f.used).UTC()), &f.perDay
 }
 
 // judge says in one word how a model stands.
@@ -84,8 +95,8 @@ func (f facts) judge() string {
 	return client.AvailabilityMissing
 }
 
-// tell is the answer about one model. What other parts of the house may know some day - use, health checks, what the
-// source has - is null.
+// tell is the answer about one model. What other parts of the house may know some day - health checks, what the source has -
+// is null.
 func (f facts) tell() client.ModelStatus {
 	r, d := f.holding.first(), f.motion
 	s := client.ModelStatus{
@@ -97,7 +108,10 @@ func (f facts) tell() client.ModelStatus {
 		s.MissingFiles = append(s.MissingFiles, h.missing[:min(len(h.missing), mostMissing)]...)
 		s.MissingFilesTotal = len(h.missing)
 		s.CorruptedFiles = h.broken
-		s.StorageTier = new(hotTier)
+		s.StorageTier = new(string(h.tier))
+		if h.away != "" {
+			s.StorageProblem = fmt.Sprintf("a part of it lies in the %s tier, which is not there; GET /api/v1/models/storage says why", h.away)
+		}
 		for _, r := range h.revisions {
 			s.Revisions = append(s.Revisions, client.RevisionStatus{
 				Commit: r.commit, Refs: append([]string{}, r.refs...), IsAvailable: r.complete(), State: string(r.state),
@@ -105,6 +119,8 @@ func (f facts) tell() client.ModelStatus {
 			})
 		}
 	}
+	s.LastUsed, s.UsageFrequency = f.use()
+	s.Pinned = f.pinned
 	if r.complete() {
 		s.CurrentVersion, s.Path = &r.commit, r.path
 	}

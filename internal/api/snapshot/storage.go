@@ -37,8 +37,8 @@ func (t *report) knows(p *page, now time.Duration) bool {
 // plans reports whether the store still holds what it did when t told what could go. Run follows what grows old.
 func (t *report) plans(p *page) bool { return t != nil && p.held != 0 && t.held == p.held }
 
-// ServeStorage answers what models take, where, and what could go. What the volume has is at most a second old, and
-// garbage that has grown old enough to go appears within a minute.
+// ServeStorage answers what models take, where, and what could go. What the tiers have, and how far moves are, is at most a
+// second old, and what has grown old enough to go appears within a minute.
 func (m *Models) ServeStorage(w http.ResponseWriter, r *http.Request) {
 	t, err := m.stock(r.Context())
 	if err != nil {
@@ -71,7 +71,7 @@ func (m *Models) stock(ctx context.Context) (*report, error) {
 	if old.knows(p, now) {
 		return old, nil
 	}
-	t, err := m.report(p, old)
+	t, err := m.report(context.WithoutCancel(ctx), p, old) // others wait for it too
 	if err != nil {
 		return nil, err
 	}
@@ -80,23 +80,27 @@ func (m *Models) stock(ctx context.Context) (*report, error) {
 }
 
 // report makes a report about the models in p. What could go stands in old, unless the store has changed since.
-func (m *Models) report(p *page, old *report) (*report, error) {
+func (m *Models) report(ctx context.Context, p *page, old *report) (*report, error) {
 	t := &report{held: p.held, measured: m.now()}
-	v, err := m.set.Volume()
+	tiers, err := m.set.Tiers()
 	if err != nil {
 		return nil, err
 	}
 	if old.plans(p) {
 		t.cleanup, t.planned = old.cleanup, old.planned
-	} else if t.cleanup, t.planned, err = m.plan(); err != nil {
+	} else if t.cleanup, t.planned, err = m.plan(ctx); err != nil {
 		return nil, err
 	}
-	return t, m.write(t, p, v, old)
+	return t, m.write(t, p, tiers, old)
 }
 
 // plan is what could go now.
-func (m *Models) plan() (client.CleanupSuggestions, time.Duration, error) {
+func (m *Models) plan(ctx context.Context) (client.CleanupSuggestions, time.Duration, error) {
 	at := m.now()
+	if m.set.Advise != nil {
+		advice, err := m.set.Advise(ctx)
+		return advice, at, err
+	}
 	plan, err := m.set.Store.PlanCollect(leftAlone, time.Now())
 	return suggest(plan), at, err
 }
@@ -108,11 +112,11 @@ func (m *Models) replan(ctx context.Context) {
 	if old == nil || old.held == 0 || m.now()-old.planned < planEvery || !m.storage.asked.Swap(false) {
 		return
 	}
-	cleanup, planned, err := m.plan()
+	cleanup, planned, err := m.plan(ctx)
 	if err != nil {
 		return // what was planned is true, though perhaps not all; the next look tries again
 	}
-	v, err := m.set.Volume()
+	tiers, err := m.set.Tiers()
 	if err != nil {
 		return
 	}
@@ -127,14 +131,22 @@ func (m *Models) replan(ctx context.Context) {
 		return // the store has changed meanwhile: whoever asks plans anew
 	}
 	t := &report{held: old.held, measured: m.now(), planned: planned, cleanup: cleanup}
-	if m.write(t, p, v, newest) == nil {
+	if m.write(t, p, tiers, newest) == nil {
 		m.storage.newest.Store(t)
 	}
 }
 
 // write encodes t about the models in p. When that gives the bytes of old, they keep their tag.
-func (m *Models) write(t *report, p *page, v Volume, old *report) error {
-	body, err := encode(tally(p, v, m.set.Store.Path(), t.cleanup))
+func (m *Models) write(t *report, p *page, tiers []Tier, old *report) error {
+	answer := tally(p, tiers, t.cleanup)
+	if m.set.Moves != nil {
+		answer.Moves = append(answer.Moves, m.set.Moves()...)
+	}
+	body, err := encode(answer)
+	if err != nil {
+		return err
+	}
+	body, err = stocked(body, p)
 	if err != nil {
 		return err
 	}
@@ -146,31 +158,108 @@ func (m *Models) write(t *report, p *page, v Volume, old *report) error {
 	return nil
 }
 
-// tally is the answer about storage.
-func tally(p *page, v Volume, path string, cleanup client.CleanupSuggestions) client.Storage {
-	s := client.Storage{Models: []client.ModelStorage{}, Cleanup: cleanup}
+// stocked is an encoded answer with the models of p in it, the largest first.
+func stocked(body []byte, p *page) ([]byte, error) {
+	before, after, found := bytes.Cut(body, []byte(noModels))
+	if !found {
+		return nil, fmt.Errorf("the answer about storage has no place for models: %.100s", body)
+	}
+	all, size := make([]*fragment, 0, len(p.fragments)), len(body)
+	for _, f := range p.fragments {
+		if f.stock != nil {
+			all, size = append(all, f), size+len(f.stock)+1
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *fragment) int { return cmp.Compare(b.facts.holding.stored, a.facts.holding.stored) })
+	whole := append(make([]byte, 0, size), before...)
+	whole = append(whole, noModels[:len(noModels)-1]...)
+	for i, f := range all {
+		if i > 0 {
+			whole = append(whole, ',')
+		}
+		whole = append(whole, f.stock...)
+	}
+	return append(append(whole, ']'), after...), nil
+}
+
+// noModels is where the models of an answer about storage belong.
+const noModels = `"models_storage":[]`
+
+// stock is what the answer about storage tells of one model that is here.
+func (f facts) stock() client.ModelStorage {
+	h := f.holding
+	s := client.ModelStorage{Model: f.name, SizeGB: gb(h.stored), SizeBytes: int64(h.stored), Tier: string(h.tier), Pinned: f.pinned}
+	s.LastAccessed, s.UsageFrequency = f.use()
+	if len(h.tiers) > 1 {
+		s.TierBytes = make(map[string]int64, len(h.tiers))
+		for t, n := range h.tiers {
+			s.TierBytes[string(t)] = int64(n)
+		}
+	}
+	return s
+}
+
+// tally is the answer about storage, but for the models.
+func tally(p *page, tiers []Tier, cleanup client.CleanupSuggestions) client.Storage {
+	s := client.Storage{Models: []client.ModelStorage{}, Tiers: []client.TierStorage{}, Moves: []client.ModelMove{}, Cleanup: cleanup}
 	var stored model.Bytes
+	models, held, count := 0, map[model.Tier]model.Bytes{}, map[model.Tier]int{}
 	for _, f := range p.fragments {
 		h := f.facts.holding
 		if h == nil {
 			continue
 		}
+		models++
 		stored += h.stored
-		s.Models = append(s.Models, client.ModelStorage{Model: f.facts.name, SizeGB: gb(h.stored), SizeBytes: int64(h.stored), Tier: hotTier})
+		count[h.tier]++
+		for t, n := range h.tiers {
+			held[t] += n
+		}
 	}
-	slices.SortStableFunc(s.Models, func(a, b client.ModelStorage) int { return cmp.Compare(b.SizeBytes, a.SizeBytes) })
-	used := 0.0
-	if theirs := v.Used + v.Available; theirs > 0 { // what is kept for the system counts for nobody, as with df
-		used = 100 * float64(v.Used) / float64(theirs)
+	var all Volume // each file system once
+	seen := map[uint64]bool{}
+	for _, t := range tiers {
+		if !seen[t.Device] {
+			all.Total, all.Used, all.Available, all.Reserve = all.Total+t.Total, all.Used+t.Used, all.Available+t.Available, all.Reserve+t.Reserve
+		}
+		seen[t.Device] = t.Device != 0
+		s.Tiers = append(s.Tiers, t.Tell(held[t.Tier], count[t.Tier]))
 	}
 	s.Summary = client.StorageSummary{
-		CapacityGB: gb(v.Total), UsedGB: gb(v.Used), AvailableGB: gb(v.Available), UsagePercent: used,
-		Models: len(s.Models), ModelsGB: gb(stored), ReserveGB: gb(v.Reserve),
+		CapacityGB: gb(all.Total), UsedGB: gb(all.Used), AvailableGB: gb(all.Available), UsagePercent: all.usage(),
+		Models: models, ModelsGB: gb(stored), ReserveGB: gb(all.Reserve),
 	}
-	s.Tiers = []client.TierStorage{{
-		Tier: hotTier, Path: path, CapacityGB: gb(v.Total), UsedGB: gb(v.Used), AvailableGB: gb(v.Available), UsagePercent: used,
-		ModelsGB: gb(stored), Models: len(s.Models),
-	}}
+	return s
+}
+
+// usage is how full a volume is, in percent of what ordinary users can have: what is kept for the system counts for nobody,
+// as with df.
+func (v Volume) usage() float64 {
+	if theirs := v.Used + v.Available; theirs > 0 {
+		return 100 * float64(v.Used) / float64(theirs)
+	}
+	return 0
+}
+
+// Tell is the answer about a tier in which so many models take so much. Where it is bounded below its file system, the bound
+// counts.
+func (t Tier) Tell(held model.Bytes, models int) client.TierStorage {
+	s := client.TierStorage{
+		Tier: string(t.Tier), Path: t.Path, State: t.State, Problem: t.Problem,
+		CapacityGB: gb(t.Total), MaxSizeGB: gb(t.Max), UsedGB: gb(t.Used), AvailableGB: gb(t.Available), UsagePercent: t.usage(),
+		ModelsGB: gb(held), Models: models,
+	}
+	if t.Max == 0 {
+		return s
+	}
+	left := max(t.Max-held, 0)
+	s.CapacityGB, s.AvailableGB = gb(min(t.Max, t.Total)), gb(min(left, t.Available))
+	if t.Max < t.Total {
+		s.UsagePercent = 100 * float64(held) / float64(t.Max)
+	}
+	if left == 0 && t.State == client.TierReady {
+		s.State, s.Problem = client.TierFull, fmt.Sprintf("its models take %s, and max_size_gb of the %s tier allows %s", held, t.Tier, t.Max)
+	}
 	return s
 }
 
@@ -190,7 +279,9 @@ func suggest(plan store.Removal) client.CleanupSuggestions {
 		kinds[name][d.Kind]++
 	}
 	for name, b := range bytes {
-		s.Candidates = append(s.Candidates, client.CleanupCandidate{Model: name, Reason: because(kinds[name]), SizeGB: gb(b), SizeBytes: int64(b)})
+		s.Candidates = append(s.Candidates, client.CleanupCandidate{
+			Model: name, Reason: because(kinds[name]), SizeGB: gb(b), SizeBytes: int64(b), Action: client.CleanupCollect, Confidence: new(1.0),
+		})
 	}
 	slices.SortFunc(s.Candidates, func(a, b client.CleanupCandidate) int {
 		return cmp.Or(cmp.Compare(b.SizeBytes, a.SizeBytes), cmp.Compare(a.Model, b.Model))

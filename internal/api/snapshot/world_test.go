@@ -31,19 +31,26 @@ type world struct {
 	downloads []model.Download
 	figures   map[string]Figures
 	failed    []model.Download
-	volume    Volume
+	tiers     []Tier
+	uses      map[model.ID]Use
+	moves     []client.ModelMove
 	plan      store.Removal
 	broken    error         // of every look at the store
 	gate      chan struct{} // when there is one, looks at everything wait for it
 
 	scans, plans atomic.Int64
+	used         atomic.Uint64
 }
 
 func newWorld(tb testing.TB) *world {
-	return &world{
+	w := &world{
 		path: tb.TempDir(), bus: event.New(0), models: map[model.ID]store.Model{}, figures: map[string]Figures{},
-		volume: Volume{Total: 100 * model.GiB, Used: 25 * model.GiB, Available: 75 * model.GiB, Reserve: 5 * model.GiB},
+		uses: map[model.ID]Use{},
 	}
+	w.tiers = []Tier{{Tier: model.Hot, Path: w.path, State: client.TierReady, Volume: Volume{
+		Total: 100 * model.GiB, Used: 25 * model.GiB, Available: 75 * model.GiB, Reserve: 5 * model.GiB,
+	}}}
+	return w
 }
 
 func (w *world) Path() string { return w.path }
@@ -90,6 +97,20 @@ func (w *world) List() []model.Download {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.downloads)
+}
+
+func (w *world) Use(id model.ID) Use {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.uses[id]
+}
+
+func (w *world) Uses() uint64 { return w.used.Load() }
+
+// use counts a use of a model.
+func (w *world) use(id model.ID, u Use) {
+	w.do(func() { w.uses[id] = u })
+	w.used.Add(1)
 }
 
 // do changes the world without a word.
@@ -145,10 +166,16 @@ func (w *world) settings(ttl time.Duration) Settings {
 			f, ok := w.figures[id]
 			return f, ok
 		},
-		Volume: func() (Volume, error) {
+		Tiers: func() ([]Tier, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return w.volume, nil
+			return slices.Clone(w.tiers), nil
+		},
+		Uses: w,
+		Moves: func() []client.ModelMove {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return slices.Clone(w.moves)
 		},
 		Refuse: refuse,
 	}
