@@ -16,6 +16,8 @@ type Disk interface {
 	// Rename replaces to atomically if it exists.
 	Rename(from, to string) error
 	Symlink(target, name string) error
+	// Link makes name a second name of the file from.
+	Link(from, name string) error
 	// Remove removes a file, a link or an empty folder.
 	Remove(name string) error
 	// SyncDir makes the entries of a folder durable.
@@ -47,4 +49,8 @@ type File interface {
 	// Clone makes this file a copy of from that shares its storage (reflink), or fails with
 	// errors.ErrUnsupported.
 	Clone(from File) error
+	// Dedupe makes the first size bytes of this file share the storage of from's, if the kernel finds them
+	// equal; neither file changes otherwise. It fails with errors.ErrUnsupported where it cannot, also of
+	// bytes that differ.
+	Dedupe(from File, size int64) error
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,9 @@ func (OS) Rename(from, to string) error { return os.Rename(from, to) }
 
 // Symlink makes name a link to target.
 func (OS) Symlink(target, name string) error { return os.Symlink(target, name) }
+
+// Link makes a hard link.
+func (OS) Link(from, name string) error { return os.Link(from, name) }
 
 // Remove removes name.
 func (OS) Remove(name string) error { return os.Remove(name) }
@@ -103,17 +107,51 @@ func (f osFile) Clone(from File) error {
 	return clone(f.File, src.File)
 }
 
+// dedupeAtOnce is how much the kernel compares in one call, in bytes: some file systems do no more.
+const dedupeAtOnce = 16 << 20
+
+func (f osFile) Dedupe(from File, size int64) error {
+	src, ok := from.(osFile)
+	if !ok {
+		return fmt.Errorf("dedupe %s: %w", f.Name(), errors.ErrUnsupported)
+	}
+	for off := int64(0); off < size; {
+		ask := unix.FileDedupeRange{
+			Src_offset: uint64(off), Src_length: uint64(min(size-off, dedupeAtOnce)),
+			Info: []unix.FileDedupeRangeInfo{{Dest_fd: int64(f.Fd()), Dest_offset: uint64(off)}},
+		}
+		err := retried(func() error { return unix.IoctlFileDedupeRange(int(src.Fd()), &ask) })
+		if err == nil && ask.Info[0].Status < 0 {
+			err = syscall.Errno(-ask.Info[0].Status)
+		}
+		switch {
+		case err == nil && ask.Info[0].Status == unix.FILE_DEDUPE_RANGE_SAME && ask.Info[0].Bytes_deduped > 0:
+			off += int64(ask.Info[0].Bytes_deduped)
+		case err == nil, unsupported(err):
+			return fmt.Errorf("dedupe %s: %w", f.Name(), errors.ErrUnsupported)
+		default:
+			return &fs.PathError{Op: "dedupe", Path: f.Name(), Err: err}
+		}
+	}
+	return nil
+}
+
 // clone makes dst share the storage of src; errors.ErrUnsupported where the file systems cannot.
 func clone(dst, src *os.File) error {
 	err := retried(func() error { return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) })
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EXDEV),
-		errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM):
+	case unsupported(err):
 		return fmt.Errorf("clone %s: %w", dst.Name(), errors.ErrUnsupported)
 	}
 	return &fs.PathError{Op: "clone", Path: dst.Name(), Err: err}
+}
+
+// unsupported reports whether a file system says that it cannot share storage.
+func unsupported(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EXDEV) ||
+		errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM)
 }
 
 // retried repeats a system call that a signal interrupted.

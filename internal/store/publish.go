@@ -97,7 +97,7 @@ func (w *Writer) Publish(ctx context.Context, staged []*Staged) error {
 func (w *Writer) stageSidecar(st *Staged, tmp *string, durable bool) (opened File, err error) {
 	data := st.data
 	if data == nil && durable {
-		if data, err = w.disk.OpenFile(st.name, os.O_RDWR, 0); err != nil {
+		if data, err = w.disk.OpenFile(st.name, os.O_RDONLY, 0); err != nil {
 			return nil, err
 		}
 		opened = data
@@ -112,7 +112,7 @@ func (w *Writer) stageSidecar(st *Staged, tmp *string, durable bool) (opened Fil
 	if err != nil {
 		return opened, err
 	}
-	if !info.Mode().IsRegular() || info.Size() != st.size {
+	if !info.Mode().IsRegular() || info.Size() != st.size || st.was != (identity{}) && st.was != identityOf(info) {
 		return opened, &model.Error{
 			Op: "publish", Class: model.Integrity, Model: st.id, File: st.etag,
 			Err: fmt.Errorf("the verified file of %d bytes was changed by somebody", st.size),

@@ -19,6 +19,7 @@ type Record struct {
 	Files            []model.File // wanted files, with their final digests
 	Source           string       // where from, without secrets
 	CompletedAt      time.Time
+	Unlisted         bool // nobody has told whether Files are all that the commit has
 
 	// proven is what the blob of each of Files was when its sidecar proved it, zero if none did: as long
 	// as it is the same and the sidecar is there, a listing need not open that.
@@ -33,6 +34,7 @@ type recordJSON struct {
 	Exclude     []string     `json:"exclude,omitempty"`
 	Source      string       `json:"source,omitempty"`
 	CompletedAt time.Time    `json:"completed_at"`
+	Unlisted    bool         `json:"unlisted,omitempty"`
 	Files       []recordFile `json:"files"`
 }
 
@@ -50,7 +52,7 @@ type recordFile struct {
 func (r Record) MarshalJSON() ([]byte, error) {
 	out := recordJSON{
 		ID: r.ID.String(), Revision: r.Revision, Commit: r.Commit, Include: r.Include, Exclude: r.Exclude,
-		Source: r.Source, CompletedAt: r.CompletedAt.UTC(), Files: make([]recordFile, len(r.Files)),
+		Source: r.Source, CompletedAt: r.CompletedAt.UTC(), Unlisted: r.Unlisted, Files: make([]recordFile, len(r.Files)),
 	}
 	for i, f := range r.Files {
 		out.Files[i] = recordFile{Path: f.Path, Size: f.Size, Digest: f.Digest.Hex(), PointerID: f.PointerID, XetHash: f.XetHash}
@@ -88,7 +90,7 @@ func (r *Record) UnmarshalJSON(raw []byte) error {
 			proven[i] = identity{size: f.Size, mtime: f.Modified, inode: f.Inode}
 		}
 	}
-	*r = Record{id, in.Revision, in.Commit, in.Include, in.Exclude, files, in.Source, in.CompletedAt, proven}
+	*r = Record{id, in.Revision, in.Commit, in.Include, in.Exclude, files, in.Source, in.CompletedAt, in.Unlisted, proven}
 	return nil
 }
 

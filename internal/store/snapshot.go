@@ -251,7 +251,7 @@ func (w *Writer) ownFolders(id model.ID, snap, dir string) error {
 
 // describe writes the tree and the record of a revision.
 func (w *Writer) describe(m *model.Manifest, rec Record) error {
-	if tree, ok := treeBytes(m.Files); ok {
+	if tree, ok := treeBytes(m.Files); ok && len(m.Files) > 0 { // without files nobody knows what there are
 		name := filepath.Join(w.treesDir(m.ID), m.Commit+".json")
 		if err := w.folder(filepath.Dir(name)); err != nil {
 			return err

@@ -19,6 +19,7 @@ type Staged struct {
 	size   int64
 	name   string // path of the data file
 	crcs   []uint32
+	was    identity // of a file that others know under another name, as it was hashed; zero: the file is ours alone
 
 	data, log, lock File   // open for what came from a Partial; nil for a small file
 	journal         string // path; empty for a small file

@@ -136,7 +136,7 @@ func (d *Disk) Ops() int {
 }
 
 // Fail asks f before each operation - "open", "write", "preallocate", "sync", "rename", "mkdir",
-// "symlink", "remove" - whether it fails; nil ends that.
+// "symlink", "link", "remove" - whether it fails; nil ends that.
 func (d *Disk) Fail(f func(op, name string) error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -259,6 +259,17 @@ func (d *Disk) Mkdir(name string, perm fs.FileMode) error {
 // Symlink makes a symbolic link.
 func (d *Disk) Symlink(target, name string) error {
 	return d.enter("symlink", name, &node{target: target}, func() error { return d.inner.Symlink(target, name) })
+}
+
+// Link gives a file a second name.
+func (d *Disk) Link(from, name string) error {
+	d.mu.Lock()
+	n, err := d.find(from)
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return d.enter("link", name, n, func() error { return d.inner.Link(from, name) })
 }
 
 // Remove removes a name.

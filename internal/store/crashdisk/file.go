@@ -66,6 +66,8 @@ func (f *file) DropCache(int64, int64) error      { return nil }
 
 func (f *file) Clone(store.File) error { return errors.ErrUnsupported }
 
+func (f *file) Dedupe(store.File, int64) error { return errors.ErrUnsupported }
+
 func (f *file) Close() error {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
