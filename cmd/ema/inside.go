@@ -37,20 +37,20 @@ func (d *daemon) execute(ctx context.Context, c client.Command, stdout, stderr i
 				defer leave()
 			}
 		}
-	case "rm", "gc":
+	case "rm", "gc", "rebuild", "adopt":
 		busy, open, err := d.door.shut(ctx)
 		if err != nil {
 			return 130
 		}
 		defer open()
-		if name == "gc" { // what an unfinished one has fetched is no garbage, however long ago that was
+		if name == "gc" || name == "rebuild" { // what an unfinished one has fetched is no garbage, however long ago that was
 			for _, dl := range d.queue.List() {
 				busy[dl.Model] = true
 			}
 		}
 		inner.busy = busy
 	default:
-		fmt.Fprint(stderr, "ema: the daemon executes verify, repair, rm and gc, and nothing else\n")
+		fmt.Fprint(stderr, "ema: the daemon executes verify, repair, rm, gc, store rebuild and store adopt, and nothing else\n")
 		return 2
 	}
 	defer d.heap.work()()

@@ -46,6 +46,7 @@ func rootCommand(a *app) *cobra.Command {
 		a.byOwner(rmCommand(a)),
 		a.byOwner(gcCommand(a)),
 		tierCommand(a),
+		storeCommand(a),
 		loadTestCommand(a),
 		doctorCommand(a),
 		configCommand(a),

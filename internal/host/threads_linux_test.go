@@ -311,6 +311,9 @@ type childReport struct {
 }
 
 func child(what string) int {
+	if what == onFirst {
+		return childOnFirst()
+	}
 	r := childReport{Views: map[string][]view{}, Pooled: map[string]view{}}
 	fail := func(err error) int {
 		fmt.Fprintln(os.Stderr, err)
@@ -563,36 +566,46 @@ func TestNoThreadIsLeftOutThatIsMadeMeanwhile(t *testing.T) {
 }
 
 func TestTheFirstThreadOfTheProcessIsLeftToTheProcess(t *testing.T) {
-	p := newThreads(t).NewPool("test", 0, Class{Priority: Idle})
-	used := make(chan int, 1)
-	for found := false; !found; {
-		var wait sync.WaitGroup
-		var mu sync.Mutex
-		for range 32 { // so many at once that all threads of Go are needed
-			wait.Go(func() {
-				runtime.LockOSThread()
-				defer runtime.UnlockOSThread()
-				_ = nap()
-				mu.Lock()
-				mine := !found && unix.Gettid() == os.Getpid()
-				found = found || mine
-				mu.Unlock()
-				if !mine {
-					return
-				}
-				r := &runs{}
-				p.mu.Lock()
-				p.running[r] = 0
-				p.mu.Unlock()
-				p.thread(r, &task{done: make(chan struct{}), do: func() error {
-					used <- unix.Gettid()
-					return nil
-				}})
-			})
+	for range 50 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), childDoes+"="+onFirst)
+		cmd.Stderr = os.Stderr
+		err := cmd.Run()
+		if err == nil {
+			return
 		}
-		wait.Wait()
+		if cmd.ProcessState.ExitCode() != notOnFirst {
+			t.Fatal(err)
+		}
 	}
-	if tid := <-used; tid == os.Getpid() {
-		t.Error("a task ran on it")
+	t.Fatal("no process began on its first thread")
+}
+
+// What childOnFirst is called for, and its exit code when it was not where it should be.
+const (
+	onFirst    = "first"
+	notOnFirst = 7
+)
+
+// childOnFirst has a pool begin on the first thread of the process, which it must not use.
+func childOnFirst() int {
+	runtime.LockOSThread()
+	if unix.Gettid() != os.Getpid() {
+		return notOnFirst
 	}
+	p := NewThreads(func(string) {}).NewPool("test", 0, Class{Priority: Idle})
+	r, done := &runs{}, make(chan struct{})
+	p.mu.Lock()
+	p.running[r] = 0
+	p.mu.Unlock()
+	p.thread(r, &task{done: make(chan struct{}), do: func() error {
+		if unix.Gettid() == os.Getpid() {
+			fmt.Fprintln(os.Stderr, "a task ran on the first thread")
+			os.Exit(1) // it will not come back from there
+		}
+		close(done)
+		return nil
+	}})
+	<-done
+	return 0
 }

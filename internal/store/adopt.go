@@ -27,8 +27,6 @@ type Adopting struct {
 	// Copy never makes a hard link. Without it, where storage cannot be shared otherwise, a file of ours has two names
 	// afterwards: whoever writes into it under the other one damages the model, which is noticed.
 	Copy bool
-	// Move takes the files out of their folder once all that is adopted of a model is durable here.
-	Move bool
 	// Progress is told that n more bytes are read or known; nil is told nothing.
 	Progress func(n int64)
 }
@@ -133,26 +131,18 @@ func (w *Writer) Adopt(ctx context.Context, dir string, opt Adopting) (Adopted, 
 		}
 		loads = []*load{l}
 	}
-	empty, err := w.emptying(ctx, dir, cache, opt)
-	if err != nil {
-		return fail(err)
-	}
 	for _, l := range loads {
 		m, err := w.adoptOne(ctx, dir, l, opt)
 		switch {
 		case err == nil:
-			if done.Models = append(done.Models, m); opt.Move {
-				if err := empty.take(ctx, l); err != nil {
-					return done, errors.Join(diskError("empty the folder", l.id, dir, err), empty.close())
-				}
-			}
+			done.Models = append(done.Models, m)
 		case cache && refusal(err):
 			done.Refused = append(done.Refused, diskError("adopt", l.id, dir, err))
 		default:
-			return done, errors.Join(diskError("adopt", l.id, dir, err), empty.close())
+			return done, diskError("adopt", l.id, dir, err)
 		}
 	}
-	return done, empty.close()
+	return done, nil
 }
 
 // refusal reports whether an error is about one revision alone.
@@ -218,7 +208,7 @@ func (w *Writer) adoptOne(ctx context.Context, dir string, l *load, opt Adopting
 	var free []string
 	files, err := w.haul(ctx, l, opt, &m, func(files []model.File) (err error) {
 		if l.commit == "" {
-			l.commit, l.listing = w.madeCommit(l, files, opt.Move), files
+			l.commit, l.listing = commitOf(files), files
 		}
 		m.Commit, m.Path, m.Files, m.Revision = l.commit, w.Snapshot(l.id, l.commit), len(files), l.commit
 		if free, err = w.freeNames(l, &m); err != nil {
@@ -261,17 +251,6 @@ func (w *Writer) adoptOne(ctx context.Context, dir string, l *load, opt Adopting
 		}
 	}
 	return m, nil
-}
-
-// madeCommit is the commit of a plain folder. When it is being emptied, and what is left of it is a part of what is here under its
-// name, then that is it: a crash has cut the emptying short.
-func (w *Writer) madeCommit(l *load, files []model.File, move bool) string {
-	if at, ok := w.Ref(l.id, l.refs[0]); ok && move {
-		if r := readRecord(w.recordPath(l.id, at)); r != nil && hasAll(r.Files, files) {
-			return at
-		}
-	}
-	return commitOf(files)
 }
 
 // commitOf makes a commit of files without one, as a source does that serves folders.
@@ -430,7 +409,7 @@ func (w *Writer) haul(ctx context.Context, l *load, opt Adopting, m *AdoptedMode
 			continue
 		}
 		t := taking{
-			id: l.id, from: c.from, was: c.was, want: c.want, mayLink: c.mine && !opt.Copy, linkOnly: opt.Move, progress: opt.Progress,
+			id: l.id, from: c.from, was: c.was, want: c.want, mayLink: c.mine && !opt.Copy, progress: opt.Progress,
 		}
 		if t.want.IsZero() && w.perhapsHere(l.id, c.was.size) {
 			t.progress = nil
@@ -518,46 +497,4 @@ func (w *Writer) perhapsHere(id model.ID, size int64) bool {
 		info, err := os.Stat(w.blobPath(id, e.Name()))
 		return err == nil && isBlobName(e.Name()) && info.Size() == size
 	})
-}
-
-// An emptying takes out of a folder what was adopted from it. The zero one is for folders that stay as they are.
-type emptying struct {
-	w     *Writer
-	dir   string
-	other *Writer // of a cache
-}
-
-// emptying prepares to take files out of a folder: of a cache one must be the owner, since a daemon may serve from it.
-func (w *Writer) emptying(ctx context.Context, dir string, cache bool, opt Adopting) (*emptying, error) {
-	e := &emptying{w: w, dir: dir}
-	if !opt.Move || !cache {
-		return e, nil
-	}
-	var err error
-	e.other, err = New(Settings{Path: dir, Process: !w.sync, Disk: w.disk}).Own(ctx, "ema store adopt --move", nil)
-	return e, err
-}
-
-// take removes what was adopted of a revision.
-func (e *emptying) take(ctx context.Context, l *load) error {
-	if e.other == nil {
-		return e.w.emptied(e.dir, l)
-	}
-	r, err := e.other.PlanRemove(l.id, l.commit)
-	if err != nil {
-		return err
-	}
-	return e.other.Remove(ctx, r)
-}
-
-func (e *emptying) close() error {
-	if e.other == nil {
-		return nil
-	}
-	return e.other.Close()
-}
-
-// sortDeepest orders folders so that each comes before the one that holds it.
-func sortDeepest(dirs []string) {
-	slices.SortFunc(dirs, func(a, b string) int { return strings.Compare(b, a) })
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -480,62 +479,12 @@ func TestAFileWithTooManyNamesIsCopied(t *testing.T) {
 			return nil
 		})
 		w := own(t, set)
-		m := adopt(t, w, filepath.Join(dir, "local"), store.Adopting{Models: []model.ID{s.m.ID}, Move: true}).Models[0]
+		m := adopt(t, w, filepath.Join(dir, "local"), store.Adopting{Models: []model.ID{s.m.ID}}).Models[0]
 		if m.Copied != 4 || m.Linked != 0 {
 			t.Errorf("%v: %+v", cause, m)
 		}
 		shows(t, w, m, s.content)
 	}
-}
-
-func TestAMoveEmptiesTheFolderAndNothingElse(t *testing.T) {
-	s := tiny()
-	dir := memoryDir(t)
-	local := filepath.Join(dir, "local")
-	localDir(t, local, s, true)
-	put(t, filepath.Join(local, ".git", "HEAD"), "mine")
-	large := filepath.Join(local, "model.safetensors")
-	before, err := os.Stat(large)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := own(t, tiered(dir))
-	m := adopt(t, w, local, store.Adopting{Models: []model.ID{s.m.ID}, Move: true}).Models[0]
-	shows(t, w, m, s.content)
-	if now, err := os.Stat(filepath.Join(m.Path, "model.safetensors")); err != nil || !os.SameFile(before, now) {
-		t.Errorf("it is another file: %v", err)
-	}
-	if left := strings.Join(filesIn(t, local), " "); left != ".cache/huggingface/.gitignore .cache/huggingface/CACHEDIR.TAG .git/HEAD" {
-		t.Errorf("left: %s", left)
-	}
-
-	from := filepath.Join(dir, "theirs")
-	there := cached(t, from)
-	half := strings.Repeat("a", 64) + ".01234567.incomplete"
-	put(t, filepath.Join(from, there.m.ID.DirName(), "blobs", half), "half")
-	moved := adopt(t, w, from, store.Adopting{Move: true})
-	shows(t, w, moved.Models[0], there.content)
-	for _, name := range filesIn(t, from) {
-		if strings.Contains(name, there.m.ID.DirName()+"/") && !strings.HasSuffix(name, half) && !strings.Contains(name, ".locks/") {
-			t.Errorf("left in the cache: %s", name)
-		}
-	}
-}
-
-// filesIn lists what is no folder below dir.
-func filesIn(t testing.TB, dir string) (all []string) {
-	t.Helper()
-	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() {
-			rel, _ := filepath.Rel(dir, name)
-			all = append(all, rel)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
 }
 
 func TestAnAdoptionEndsWithItsContextAndLeavesNothing(t *testing.T) {
@@ -561,12 +510,9 @@ func TestACrashAtAnyStepOfAnAdoptionIsRepaired(t *testing.T) {
 		opt  store.Adopting
 		step int
 	}{
-		"of a cache":                {func(t testing.TB, dir string) sample { return cached(t, dir) }, store.Adopting{}, 2},
-		"of a cache, copied":        {func(t testing.TB, dir string) sample { return cached(t, dir) }, store.Adopting{Copy: true}, 3},
-		"of a cache, moved":         {func(t testing.TB, dir string) sample { return cached(t, dir) }, store.Adopting{Move: true}, 3},
-		"of a folder":               {func(t testing.TB, dir string) sample { localDir(t, dir, s, true); return s }, store.Adopting{Models: []model.ID{s.m.ID}}, 2},
-		"of a folder, moved":        {func(t testing.TB, dir string) sample { localDir(t, dir, s, false); return s }, store.Adopting{Models: []model.ID{s.m.ID}, Move: true}, 2},
-		"of a folder of the client": {func(t testing.TB, dir string) sample { localDir(t, dir, s, true); return s }, store.Adopting{Models: []model.ID{s.m.ID}, Move: true}, 3},
+		"of a cache":         {func(t testing.TB, dir string) sample { return cached(t, dir) }, store.Adopting{}, 2},
+		"of a cache, copied": {func(t testing.TB, dir string) sample { return cached(t, dir) }, store.Adopting{Copy: true}, 3},
+		"of a folder":        {func(t testing.TB, dir string) sample { localDir(t, dir, s, true); return s }, store.Adopting{Models: []model.ID{s.m.ID}}, 2},
 	} {
 		t.Run(promise, func(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(7, uint64(len(promise))))
@@ -621,13 +567,13 @@ func crashedAdoption(t *testing.T, root string, fill func(testing.TB, string) sa
 	}
 	now := contentsIn(t, root)
 	for b, n := range before {
-		if now[b] == 0 || !opt.Move && now[b] < n {
+		if now[b] < n {
 			t.Fatalf("after %d operations: %.20q is lost", at, b)
 		}
 	}
 	w = own2(t, set)
 	defer w.Close()
-	if _, err := w.Adopt(t.Context(), from, opt); err != nil && (!opt.Move || model.ClassOf(err) != model.NotFound) { // all of it was moved already
+	if _, err := w.Adopt(t.Context(), from, opt); err != nil {
 		t.Fatalf("after %d operations: %v", at, err)
 	}
 	m, err := st.Model(want.m.ID)
@@ -642,13 +588,6 @@ func crashedAdoption(t *testing.T, root string, fill func(testing.TB, string) sa
 	commit := mustRef(t, w, want.m.ID)
 	if err := checkSnapshot(st.Snapshot(want.m.ID, commit), want); err != nil {
 		t.Fatalf("after %d operations and again: %v", at, err)
-	}
-	if opt.Move {
-		for b := range contentsIn(t, from) {
-			if len(b) > 1000 && len(opt.Models) > 0 { // of a cache, contents without a name may stay
-				t.Fatalf("after %d operations and again: %.20q is still in its folder", at, b)
-			}
-		}
 	}
 	for _, f := range check(t, st) {
 		if !f.Harmless {

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -156,47 +155,4 @@ func (w *Writer) cargoAt(root, name, file string, e fs.DirEntry) (cargo, error) 
 		}
 	}
 	return cargo{path: file, name: name, from: from, was: identityOf(info), mine: ownedByUs(info)}, nil
-}
-
-// emptied removes what was taken from a plain folder, with the notes about it and the folders that are empty then.
-func (w *Writer) emptied(dir string, l *load) error {
-	folders := map[string]bool{}
-	gone := func(name string) error {
-		for d := filepath.Dir(name); within(dir, d) && d != dir; d = filepath.Dir(d) {
-			folders[d] = true
-		}
-		return w.remove(name)
-	}
-	for _, c := range l.files {
-		// A file that was changed since is another one, and stays.
-		info, err := os.Lstat(c.from)
-		if ignoreMissing(err) != nil {
-			return err
-		}
-		if err == nil && identityOf(info) != c.was {
-			continue
-		}
-		beside := filepath.Join(dir, localState, "download", filepath.FromSlash(path.Clean(c.path)))
-		for _, name := range []string{c.name, c.from, beside + ".metadata", beside + ".lock"} {
-			if err := gone(name); err != nil {
-				return err
-			}
-		}
-	}
-	return w.removeEmptied(folders)
-}
-
-// removeEmptied removes those folders that are empty, the deepest first.
-func (w *Writer) removeEmptied(folders map[string]bool) error {
-	deepest := make([]string, 0, len(folders))
-	for d := range folders {
-		deepest = append(deepest, d)
-	}
-	sortDeepest(deepest)
-	for _, d := range deepest {
-		if err := w.removeEmpty(d); err != nil {
-			return err
-		}
-	}
-	return w.saveNames()
 }

@@ -30,7 +30,6 @@ type taking struct {
 	was      identity
 	want     model.Digest // zero: whatever it is
 	mayLink  bool
-	linkOnly bool        // a clone is not tried: the other name will go, and the file should stay the one that it is
 	proven   []uint32    // checksums of its blocks, when it was proven to be want and not touched since
 	progress func(int64) // is told of bytes read; nil is told nothing
 }
@@ -109,11 +108,6 @@ func (t taking) changed() error {
 
 // place puts src under name, and returns the open file if it is another one.
 func (w *Writer) place(t taking, src File, name string) (dst File, how manner, err error) {
-	if t.mayLink && t.linkOnly {
-		if ok, err := w.secondName(t, name); ok || err != nil {
-			return nil, linked, err
-		}
-	}
 	if dst, err = w.create(name); err != nil {
 		return nil, 0, err
 	}
@@ -124,7 +118,7 @@ func (w *Writer) place(t taking, src File, name string) (dst File, how manner, e
 	if !errors.Is(err, errors.ErrUnsupported) {
 		return dst, 0, err
 	}
-	if t.mayLink && !t.linkOnly {
+	if t.mayLink {
 		if err := errors.Join(dst.Close(), w.remove(name)); err != nil {
 			return nil, 0, err
 		}
