@@ -144,9 +144,11 @@ func adoptCommand(a *app) *cobra.Command {
 		Long: "Takes in all models, or those that are named, of another cache in the layout of the Hugging Face cache, or a plain folder\n" +
 			"as the model that is named. Every byte is read and proven. Storage is shared where the file system can, else the files get\n" +
 			"a second name, else they are copied. The folder stays as it is: remove it when you do not need it any more.",
-		Example:           "  ema store adopt /old/huggingface/hub\n  ema store adopt ./my-model org/name@main",
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) { return nil, cobra.ShellCompDirectiveFilterDirs },
+		Example: "  ema store adopt /old/huggingface/hub\n  ema store adopt ./my-model org/name@main",
+		Args:    cobra.MinimumNArgs(1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.adopt(cmd.Context(), args[0], args[1:], opt)
 		},
