@@ -114,8 +114,8 @@ func mayAsk(f *os.File) (bool, error) {
 
 // Populate reads the first n bytes of a file into memory and returns when they are there: through a
 // mapping, which copies nothing, or by reading. Before each chunk of some MiB it looks at ctx and
-// calls step, whose error ends it. It works at the I/O priority of the calling thread.
-func (PageCache) Populate(ctx context.Context, name string, n int64, mapped bool, step func() error) error {
+// tells step how many bytes are done; an error of either ends it. It works at the I/O priority of the calling thread.
+func (PageCache) Populate(ctx context.Context, name string, n int64, mapped bool, step func(done int64) error) error {
 	f, n, err := first(name, n)
 	if err != nil || n == 0 {
 		return err
@@ -133,9 +133,9 @@ func (PageCache) Populate(ctx context.Context, name string, n int64, mapped bool
 	return nil
 }
 
-func populate(ctx context.Context, f *os.File, n int64, step func() error) error {
+func populate(ctx context.Context, f *os.File, n int64, step func(done int64) error) error {
 	for off := int64(0); off < n; off += chunk {
-		if err := begin(ctx, step); err != nil {
+		if err := begin(ctx, step, off); err != nil {
 			return err
 		}
 		most := min(chunk, n-off)
@@ -152,10 +152,10 @@ func populate(ctx context.Context, f *os.File, n int64, step func() error) error
 	return nil
 }
 
-func readThrough(ctx context.Context, f *os.File, n int64, step func() error) error {
+func readThrough(ctx context.Context, f *os.File, n int64, step func(done int64) error) error {
 	buf := make([]byte, min(model.Bytes(n), model.MiB))
 	for off := int64(0); off < n; off += chunk {
-		if err := begin(ctx, step); err != nil {
+		if err := begin(ctx, step, off); err != nil {
 			return err
 		}
 		most := min(chunk, n-off)
@@ -181,7 +181,7 @@ func want(f *os.File, off, n int64) {
 // Lock reads the first n bytes of a file into memory and keeps them there until the returned lock is
 // closed, whatever else wants the memory. It may be stopped as Populate may. Where the limit of locked
 // memory forbids it, the error says so.
-func (PageCache) Lock(ctx context.Context, name string, n int64, step func() error) (io.Closer, error) {
+func (PageCache) Lock(ctx context.Context, name string, n int64, step func(done int64) error) (io.Closer, error) {
 	f, n, err := first(name, n)
 	if err != nil {
 		return nil, err
@@ -195,7 +195,7 @@ func (PageCache) Lock(ctx context.Context, name string, n int64, step func() err
 		return nil, fmt.Errorf("lock %s in memory: %w", name, os.NewSyscallError("mmap", err))
 	}
 	for off := int64(0); off < n && err == nil; off += chunk {
-		if err = begin(ctx, step); err == nil {
+		if err = begin(ctx, step, off); err == nil {
 			most := min(chunk, n-off)
 			want(f, off, most)
 			err = locked(b[off:off+most], model.Bytes(n))
@@ -270,11 +270,11 @@ func open(name string) (*os.File, error) {
 }
 
 // begin is what comes before each chunk.
-func begin(ctx context.Context, step func() error) error {
+func begin(ctx context.Context, step func(done int64) error, done int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return step()
+	return step(done)
 }
 
 // retried repeats a system call that a signal interrupted.

@@ -91,7 +91,7 @@ func fincore(t testing.TB, name string) int64 {
 
 func within(got, want, of int64) bool { return math.Abs(float64(got-want)) <= float64(of)/100 }
 
-func noStep() error { return nil }
+func noStep(int64) error { return nil }
 
 func TestResidencyIsWhatFincoreReports(t *testing.T) {
 	const size = 48*model.MiB + 12345
@@ -154,7 +154,13 @@ func TestPopulatedBytesAreInMemory(t *testing.T) {
 				t.Errorf("%d of the first MiB are in memory", got)
 			}
 			steps := 0
-			if err := (PageCache{}).Populate(t.Context(), name, math.MaxInt64, mapped, func() error { steps++; return nil }); err != nil {
+			if err := (PageCache{}).Populate(t.Context(), name, math.MaxInt64, mapped, func(done int64) error {
+				if done != int64(steps)*chunk {
+					t.Errorf("step %d comes after %d bytes", steps, done)
+				}
+				steps++
+				return nil
+			}); err != nil {
 				t.Fatal(err)
 			}
 			if got := measured(t, name, math.MaxInt64); got != int64(size) {
@@ -174,14 +180,14 @@ func TestPopulatedBytesAreInMemory(t *testing.T) {
 func TestReadingAheadStopsWhenToldTo(t *testing.T) {
 	name := onDisk(t, 64*model.MiB)
 	enough := errors.New("enough")
-	for promise, work := range map[string]func(context.Context, func() error) error{
-		"mapped": func(ctx context.Context, step func() error) error {
+	for promise, work := range map[string]func(context.Context, func(int64) error) error{
+		"mapped": func(ctx context.Context, step func(int64) error) error {
 			return PageCache{}.Populate(ctx, name, math.MaxInt64, true, step)
 		},
-		"by reading": func(ctx context.Context, step func() error) error {
+		"by reading": func(ctx context.Context, step func(int64) error) error {
 			return PageCache{}.Populate(ctx, name, math.MaxInt64, false, step)
 		},
-		"locking": func(ctx context.Context, step func() error) error {
+		"locking": func(ctx context.Context, step func(int64) error) error {
 			l, err := PageCache{}.Lock(ctx, name, math.MaxInt64, step)
 			if l != nil {
 				t.Error("a lock that was given up is there")
@@ -192,7 +198,7 @@ func TestReadingAheadStopsWhenToldTo(t *testing.T) {
 		t.Run(promise, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			steps := 0
-			err := work(ctx, func() error {
+			err := work(ctx, func(int64) error {
 				if steps++; steps == 1 {
 					cancel()
 				}
@@ -201,7 +207,7 @@ func TestReadingAheadStopsWhenToldTo(t *testing.T) {
 			if steps != 1 || !errors.Is(err, context.Canceled) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOMEM) {
 				t.Errorf("%d steps, %v", steps, err)
 			}
-			if err := work(t.Context(), func() error { return enough }); !errors.Is(err, enough) {
+			if err := work(t.Context(), func(int64) error { return enough }); !errors.Is(err, enough) {
 				t.Error(err)
 			}
 		})
