@@ -23,6 +23,7 @@ type checker struct {
 func check(e *Effective) (Errors, []Warning) {
 	c := &checker{Effective: e}
 	c.store()
+	c.tiers()
 	c.windows()
 	c.connections()
 	c.thresholds()
@@ -48,36 +49,9 @@ func (c *checker) store() {
 	if state := c.Store.StateDir; state != "" && store != "" && inside(state, store) {
 		c.wrong("store.state_dir", strconv.Quote(state), "lies inside the store, where other tools' scans would report it", "a folder outside "+store)
 	}
-	folders := map[string]string{}
-	for _, tier := range []struct{ key, path string }{
-		{"storage_tiers.hot.path", store}, {"storage_tiers.warm.path", c.StorageTiers.Warm.Path}, {"storage_tiers.cold.path", c.StorageTiers.Cold.Path},
-	} {
-		if tier.path == "" {
-			continue
-		}
-		if other, taken := folders[filepath.Clean(tier.path)]; taken {
-			c.wrong(tier.key, strconv.Quote(tier.path), "is the folder of "+other+" too", "a folder of its own")
-		}
-		folders[filepath.Clean(tier.path)] = tier.key
-	}
-	for _, tier := range []struct {
-		key      string
-		criteria Criteria
-	}{{"hot", c.StorageTiers.Hot.Criteria}, {"warm", c.StorageTiers.Warm.Criteria}, {"cold", c.StorageTiers.Cold.Criteria}} {
-		p := tier.criteria
-		if p.PerformancePriority && p.BalancedPriority || p.PerformancePriority && p.StoragePriority || p.BalancedPriority && p.StoragePriority {
-			c.wrong("storage_tiers."+tier.key+".criteria", "", "more than one priority is true", "at most one of performance_priority, balanced_priority, storage_priority")
-		}
-	}
 	if c.Store.Durability == "process" {
 		c.warn("store.durability", "after a power loss, models called available may be damaged; only ema verify would find it")
 	}
-}
-
-// inside reports whether path is folder or lies below it.
-func inside(path, folder string) bool {
-	rel, err := filepath.Rel(filepath.Clean(folder), filepath.Clean(path))
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
 func (c *checker) windows() {

@@ -40,13 +40,13 @@ type Config struct {
 	ChunkOptimization ChunkOptimization `json:"chunk_optimization"`
 
 	// Folders by speed. Without tiers the store's own folder is the hot tier.
-	StorageTiers StorageTiers `json:"storage_tiers"`
+	StorageTiers StorageTiers `json:"storage_tiers" active:"yes"`
 	// When models move between tiers.
-	TierManagement TierManagement `json:"tier_management"`
+	TierManagement TierManagement `json:"tier_management" active:"yes"`
 	// What is kept for later use: models in memory, partial downloads, answers of the hub.
 	CacheOptimization CacheOptimization `json:"cache_optimization"`
 	// When and how space is made.
-	Cleanup Cleanup `json:"cleanup"`
+	Cleanup Cleanup `json:"cleanup" active:"yes"`
 	// When stored models are checked again.
 	Health Health `json:"health"`
 

@@ -53,11 +53,11 @@ type Criteria struct {
 	// Days over which uses are counted.
 	LastUsedDays Days `json:"last_used_days" range:"0.01..36500"`
 	// The tier is meant to be fast: ema says so when its disk is not.
-	PerformancePriority bool `json:"performance_priority"`
+	PerformancePriority bool `json:"performance_priority" active:"no"`
 	// The tier balances speed and size.
-	BalancedPriority bool `json:"balanced_priority"`
+	BalancedPriority bool `json:"balanced_priority" active:"no"`
 	// The tier is meant to be large.
-	StoragePriority bool `json:"storage_priority"`
+	StoragePriority bool `json:"storage_priority" active:"no"`
 }
 
 func defaultStorageTiers() StorageTiers {
@@ -158,7 +158,7 @@ type Cleanup struct {
 	// Models younger than this stay.
 	KeepRecentDays Days `json:"keep_recent_days" range:"0..36500"`
 	// Space that downloads always leave free; 0 = the smaller of 5 GiB and 5 % of the volume.
-	MinFreeGB GB `json:"min_free_gb" range:"0..1000000000" active:"yes"`
+	MinFreeGB GB `json:"min_free_gb" range:"0..1000000000"`
 }
 
 func defaultCleanup() Cleanup {

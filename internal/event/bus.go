@@ -51,7 +51,7 @@ func (b *Bus) Tell(e Event) {
 	defer b.mu.Unlock()
 	b.seq++
 	e.Seq, e.At = b.seq, time.Now().UTC()
-	if e.Kind != KindProgress {
+	if _, fleeting := e.fleeting(); !fleeting {
 		b.remember(e)
 	}
 	for s := range b.subscribers {

@@ -50,6 +50,8 @@ func brief(events []Event) string {
 			all = append(all, fmt.Sprintf("%s:%d", e.Download, d.Done))
 		case Change:
 			all = append(all, fmt.Sprintf("%s:%s", e.Download, d.To))
+		case Move:
+			all = append(all, fmt.Sprintf("%s:%s:%d", e.Model, d.State, d.Done))
 		default:
 			all = append(all, string(e.Kind))
 		}
@@ -88,6 +90,29 @@ func TestProgressOfADownloadReplacesItsOlderProgressAndKeepsTheOrder(t *testing.
 	b.Tell(progress("a", 4))
 	if got, want := brief(next(t, s)), "[a:4]"; got != want {
 		t.Errorf("got %s afterwards, want %s", got, want)
+	}
+}
+
+func move(name, state string, done model.Bytes) Event {
+	return Event{Kind: KindMove, Model: model.ID{Name: name}, Data: Move{State: state, Done: done}}
+}
+
+func TestOfAMoveOnlyTheNewestFigureIsKeptAndEveryChange(t *testing.T) {
+	b := New(0)
+	s := subscribe(t, b, Want{Queue: 4})
+	first := b.Seq()
+	b.Tell(move("a", MoveWaiting, 0))
+	for i := range 100 {
+		b.Tell(move("a", MoveMoving, model.Bytes(i)))
+		b.Tell(move("b", MoveMoving, model.Bytes(i)))
+		b.Tell(progress("a", model.Bytes(i))) // a download's is not a move's
+	}
+	b.Tell(move("a", MoveDone, 100))
+	if got, want := brief(next(t, s)), "[a:waiting:0 a:moving:99 b:moving:99 a:99 a:done:100]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := brief(next(t, subscribe(t, b, Want{Since: first}))), "[a:waiting:0 a:done:100]"; got != want {
+		t.Errorf("repeated are %s, want %s", got, want)
 	}
 }
 

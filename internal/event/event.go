@@ -22,6 +22,7 @@ const (
 	KindLimit    Kind = "limit"    // Limit: another bandwidth limit holds
 	KindSpace    Kind = "space"    // Space: there is too little room on the disk
 	KindStored   Kind = "stored"   // Stored: what the store holds of a model is not what it was
+	KindMove     Kind = "move"     // Move: how far a model is on its way from one tier to another
 )
 
 // An Event is one thing that happened. It is a value; nobody changes its Data once it is told.
@@ -33,7 +34,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit, Space or Stored, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space, Stored or Move, by Kind
 }
 
 // Progress is how far a download is.
@@ -78,4 +79,33 @@ type Space struct {
 // its Change to model.Completed.
 type Stored struct {
 	Why string // in words: "removed", "repaired", "damaged", "verified", "collected"
+}
+
+// The states of a move.
+const (
+	MoveWaiting   = "waiting" // for its turn
+	MoveMoving    = "moving"  // a newer event of this state replaces it, as with Progress
+	MoveDone      = "done"
+	MoveFailed    = "failed" // Move.Error says why; what was moved stays moved
+	MoveCancelled = "cancelled"
+)
+
+// Move is how far the event's model is on its way from one tier to another.
+type Move struct {
+	From, To    model.Tier
+	Done, Total model.Bytes
+	State       string // one of the Move constants
+	Error       string // in words; "" unless it failed
+}
+
+// fleeting reports whether a newer event of the same subject makes e worthless: then nobody has to be told of all.
+func (e Event) fleeting() (subject string, yes bool) {
+	switch {
+	case e.Kind == KindProgress:
+		return e.Download, true
+	case e.Kind == KindMove:
+		m, ok := e.Data.(Move)
+		return "move " + e.Model.String(), ok && m.State == MoveMoving
+	}
+	return "", false
 }

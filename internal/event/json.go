@@ -58,6 +58,15 @@ type wireStored struct {
 	Why string `json:"why"`
 }
 
+type wireMove struct {
+	From  model.Tier  `json:"from"`
+	To    model.Tier  `json:"to"`
+	Done  model.Bytes `json:"done_bytes"`
+	Total model.Bytes `json:"total_bytes"`
+	State string      `json:"state"`
+	Error string      `json:"error,omitempty"`
+}
+
 // MarshalJSON writes an object with seq, at, kind, download, model and data. The model of a signed
 // link appears without its secret.
 func (e Event) MarshalJSON() ([]byte, error) {
@@ -115,6 +124,8 @@ func parseData(kind Kind, b json.RawMessage) (any, error) {
 		return parse[Space](b)
 	case KindStored:
 		return parse[Stored](b)
+	case KindMove:
+		return parse[Move](b)
 	}
 	return b, nil
 }
@@ -174,6 +185,12 @@ func (s Stored) MarshalJSON() ([]byte, error) { return json.Marshal(wireStored(s
 
 // UnmarshalJSON reads what MarshalJSON wrote.
 func (s *Stored) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*wireStored)(s)) }
+
+// MarshalJSON writes the form of the wire.
+func (m Move) MarshalJSON() ([]byte, error) { return json.Marshal(wireMove(m)) }
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (m *Move) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*wireMove)(m)) }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 

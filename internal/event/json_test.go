@@ -36,6 +36,12 @@ func TestEveryEventReadsBackFromJSONAsItWas(t *testing.T) {
 		`{"seq":8,"at":"2026-03-29T01:59:59.000005Z","kind":"stored","model":"org/name","data":{"why":"removed"}}`: {
 			8, at, KindStored, "", id, Stored{"removed"},
 		},
+		`{"seq":9,"at":"2026-03-29T01:59:59.000005Z","kind":"move","model":"org/name","data":{"from":"hot","to":"cold","done_bytes":5,"total_bytes":10,"state":"failed","error":"cold is full"}}`: {
+			9, at, KindMove, "", id, Move{model.Hot, model.Cold, 5, 10, MoveFailed, "cold is full"},
+		},
+		`{"seq":10,"at":"2026-03-29T01:59:59.000005Z","kind":"move","model":"org/name","data":{"from":"warm","to":"hot","done_bytes":10,"total_bytes":10,"state":"done"}}`: {
+			10, at, KindMove, "", id, Move{From: model.Warm, To: model.Hot, Done: 10, Total: 10, State: MoveDone},
+		},
 		`{"seq":7,"at":"2026-03-29T01:59:59.000005Z","kind":"newer","data":{"a":1}}`: {
 			7, at, "newer", "", model.ID{}, json.RawMessage(`{"a":1}`),
 		},

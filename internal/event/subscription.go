@@ -17,7 +17,7 @@ type Subscription struct {
 	// All below is the bus's to lock.
 
 	queue    []Event          // what may not be dropped, in order
-	progress map[string]Event // the newest progress of each download
+	progress map[string]Event // the newest progress of each download and of each move
 	err      error            // why no more comes
 }
 
@@ -70,9 +70,9 @@ func (s *Subscription) offer(e Event) {
 	if !s.wants(e) {
 		return
 	}
-	if e.Kind == KindProgress {
-		if _, waits := s.progress[e.Download]; waits || len(s.progress) < s.room {
-			s.progress[e.Download] = e
+	if subject, fleeting := e.fleeting(); fleeting {
+		if _, waits := s.progress[subject]; waits || len(s.progress) < s.room {
+			s.progress[subject] = e
 		}
 	} else {
 		if len(s.queue) >= s.room {

@@ -28,6 +28,7 @@ type climber struct {
 	under  int     // so few are too few; 0: unknown
 	low    int     // samples in a row that were a collapse
 	noise  float64 // smoothed deviation of samples from base, as a part of it
+	fell   bool    // a collapse is not yet understood: what is dropped still burdens the origin when a trial begins
 }
 
 type phase uint8
@@ -48,6 +49,7 @@ const (
 	noisy      = 0.08 // by so much
 	share      = 0.8  // fewer cost their whole share: each connection is capped, and the number that is tried does not matter
 	better     = 1.12 // fewer connections that bring so much more: there were too many
+	hidden     = 0.3  // a part of connections that is tried is hidden by noise of more than this part of it
 	collapse   = 0.7  // below this part of the rate before, lowSamples times: something broke
 	lowSamples = 3
 	nextTrial  = 2 // samples between two trials while they teach something
@@ -136,7 +138,7 @@ func (c *climber) wait(rate float64) {
 		// The origin or the link broke down under us: what was learnt is void, and fewer may help.
 		c.low, c.base, c.hold = 0, rate, 0
 		c.over, c.under, c.calm = c.most+1, 0, firstCalm
-		c.down, c.step = true, max(1, c.n/2)
+		c.down, c.step, c.fell = true, max(1, c.n/2), true
 	}
 	if c.low == 0 && c.base > 0 {
 		c.noise += 0.2 * (min(math.Abs(rate/c.base-1), 1) - c.noise)
@@ -202,12 +204,16 @@ func (c *climber) judge(rate float64) {
 	if c.down {
 		limit = harmless
 	}
-	if c.noise > noisy {
+	// A change that hardly stands out of the noise needs more looks, and proves nothing for long.
+	wavers := c.noise > noisy || c.noise > hidden*math.Abs(float64(c.n)/float64(was)-1)
+	if wavers {
 		looks = noisyLooks
 	}
-	if math.Abs(follows-limit) < unclear && c.looks < looks {
+	if c.looks < looks && (math.Abs(follows-limit) < unclear || c.fell && c.down) {
 		return
 	}
+	fell := c.fell
+	c.fell = false
 	c.phase, c.hold = holding, nextTrial
 	switch {
 	case !c.down && follows < limit:
@@ -215,7 +221,7 @@ func (c *climber) judge(rate float64) {
 		return
 	case c.down && follows > limit:
 		c.under, c.n, c.step = c.n, was, 0
-		if follows > share && c.noise <= noisy {
+		if follows > share && !wavers && !fell {
 			c.under, c.calm = was-1, longCalm // no trial of fewer would tell more, and each costs what it takes away
 		}
 		return

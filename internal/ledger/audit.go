@@ -53,14 +53,7 @@ func (l *Ledger) Audit(ctx context.Context, limit, offset int) (trail []model.Au
 
 // PruneAudit forgets what was audited before a time, and says how many entries that were.
 func (l *Ledger) PruneAudit(ctx context.Context, before time.Time) (int, error) {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	res, err := l.db.ExecContext(ctx, "DELETE FROM audit WHERE at < $1", nanoseconds(before))
-	if err != nil {
-		return 0, failure("prune", l.path, err)
-	}
-	n, err := res.RowsAffected()
-	return int(n), err
+	return l.change(ctx, "prune", "DELETE FROM audit WHERE at < $1", nanoseconds(before))
 }
 
 // The number orders entries of the same moment. Databases count by themselves in different words; one writer can do

@@ -42,6 +42,14 @@ func conformance(t *testing.T, open func(t *testing.T) func() *ledger.Ledger) {
 		"forgets only what was audited before a time":                    prunesTheTrail,
 		"records from many goroutines at once, readable when answered":   recordsAtOnce,
 		"keeps no link's secrets and no more than is of use of an entry": trimsTheTrail,
+		"sums up uses by model, hour and source, also after a restart":   sumsUpUses,
+		"adds up uses as one would by hand":                              addsUpUses,
+		"survives figures that no use can have":                          survivesTallTales,
+		"forgets old uses, and never when a model was last used":         prunesUses,
+		"counts every use that many tell of at once":                     countsUsesAtOnce,
+		"keeps pins, also after a restart":                               keepsPins,
+		"keeps moves, those that are over the newest first":              keepsMoves,
+		"forgets only moves that were over before a time":                prunesMoves,
 		"opens what is current already, once more and unchanged":         opensAgain,
 	}
 	for promise, keeps := range promises {

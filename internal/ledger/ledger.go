@@ -1,4 +1,4 @@
-// Package ledger keeps downloads, and what became of them, in SQL.
+// Package ledger keeps downloads, and what became of the models that they brought, in SQL.
 //
 // What Save has answered is on the disk: it survives the process, and a power failure as far as the
 // disk keeps its own promises. All SQL is of the kind that SQLite and PostgreSQL both understand.
@@ -40,6 +40,8 @@ type Ledger struct {
 	writing sync.Mutex // held by the one who writes; SQLite has room for no second one
 	saves   group[model.Download]
 	audits  group[model.AuditEntry]
+	uses    group[[]model.Use]
+	moves   group[model.Move]
 }
 
 // Open opens the database at path, and creates it with its folder where there is none. A file that

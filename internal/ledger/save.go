@@ -28,12 +28,17 @@ func (l *Ledger) write(downloads ...model.Download) error {
 
 // Prune forgets final downloads that ended before a time, and says how many.
 func (l *Ledger) Prune(ctx context.Context, before time.Time) (int, error) {
+	return l.change(ctx, "prune", "DELETE FROM downloads WHERE state IN ($1, $2, $3) AND ended < $4",
+		model.Completed, model.Failed, model.Stopped, nanoseconds(before))
+}
+
+// change executes one statement, and says how many rows it concerned.
+func (l *Ledger) change(ctx context.Context, op, statement string, values ...any) (int, error) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	res, err := l.db.ExecContext(ctx, "DELETE FROM downloads WHERE state IN ($1, $2, $3) AND ended < $4",
-		model.Completed, model.Failed, model.Stopped, nanoseconds(before))
+	res, err := l.db.ExecContext(ctx, statement, values...)
 	if err != nil {
-		return 0, failure("prune", l.path, err)
+		return 0, failure(op, l.path, err)
 	}
 	n, err := res.RowsAffected()
 	return int(n), err

@@ -53,7 +53,15 @@ func (w *Writer) forgetFolders(dir string) {
 
 // inside reports whether dir is one of the store's own folders.
 func (w *Writer) inside(dir string) bool {
-	return within(w.path, dir) || within(w.state, dir)
+	if within(w.path, dir) || within(w.state, dir) {
+		return true
+	}
+	for _, tier := range w.colder {
+		if within(tier, dir) {
+			return true
+		}
+	}
+	return false
 }
 
 // within reports whether path is root or lies below it, by name.

@@ -32,6 +32,10 @@ type Model struct {
 	Revisions []Revision // by commit
 	// Size of all complete contents, each once.
 	Size model.Bytes
+	// Tiers is how much of Size lies in which tier.
+	Tiers map[model.Tier]model.Bytes
+	// Away is a tier into which names of contents lead that are not found there; "" when all are.
+	Away model.Tier
 	// Incomplete is the size of files that are being fetched, or were when somebody was killed.
 	Incomplete model.Bytes
 }
@@ -146,9 +150,17 @@ func (s *Store) idOf(dirName string) (model.ID, bool) {
 func (s *Store) look(id model.ID) Model {
 	m := Model{ID: id}
 	blobs, _ := os.ReadDir(s.blobsDir(id))
-	known := make(map[string]fs.FileInfo, len(blobs))
+	m.Tiers = map[model.Tier]model.Bytes{}
+	known := make(map[string]located, len(blobs))
 	for _, e := range blobs {
+		tier := model.Hot
+		if e.Type()&fs.ModeSymlink != 0 {
+			tier = s.tierOf(id, e.Name())
+		}
 		info, err := os.Stat(s.blobPath(id, e.Name()))
+		if err != nil && tier != model.Hot {
+			m.Away = tier
+		}
 		if err != nil || !info.Mode().IsRegular() {
 			continue
 		}
@@ -156,7 +168,8 @@ func (s *Store) look(id model.ID) Model {
 			m.Incomplete += model.Bytes(info.Size())
 		} else if isBlobName(e.Name()) {
 			m.Size += model.Bytes(info.Size())
-			known[e.Name()] = info
+			m.Tiers[tier] += model.Bytes(info.Size())
+			known[e.Name()] = located{info, tier}
 		}
 	}
 	refs := map[string][]string{}
@@ -194,7 +207,7 @@ func (s *Store) look(id model.ID) Model {
 
 // revision judges one commit: by the files that its record wanted, else by the list of all its
 // files, else by what lies there.
-func (s *Store) revision(id model.ID, commit string, here bool, known map[string]fs.FileInfo, checked map[string]bool) Revision {
+func (s *Store) revision(id model.ID, commit string, here bool, known map[string]located, checked map[string]bool) Revision {
 	v := s.viewOf(id, commit)
 	v.known, v.checked = known, checked
 	r := Revision{Commit: commit, Record: readRecord(s.recordPath(id, commit)), State: Available}
@@ -245,20 +258,29 @@ func worse(a, b State) State {
 // view is one snapshot with the folders that it needs, so that ten thousand files cost few
 // allocations.
 type view struct {
+	s                    *Store
+	id                   model.ID
 	dir, blobs, sidecars string
-	known                map[string]fs.FileInfo // blobs that were looked at already
-	checked              map[string]bool        // names of the sidecars that are there; nil: nobody looked
+	known                map[string]located // blobs that were looked at already
+	checked              map[string]bool    // names of the sidecars that are there; nil: nobody looked
 }
 
 func (s *Store) viewOf(id model.ID, commit string) view {
-	return view{dir: s.Snapshot(id, commit), blobs: s.blobsDir(id), sidecars: s.blocksDir(id)}
+	return view{s: s, id: id, dir: s.Snapshot(id, commit), blobs: s.blobsDir(id), sidecars: s.blocksDir(id)}
 }
 
-func (v view) stat(blob string) (fs.FileInfo, error) {
-	if info, ok := v.known[blob]; ok {
-		return info, nil
+// located is a blob's file, and the tier in which it lies.
+type located struct {
+	fs.FileInfo
+	tier model.Tier
+}
+
+func (v view) stat(blob string) (located, error) {
+	if l, ok := v.known[blob]; ok {
+		return l, nil
 	}
-	return os.Stat(v.blobs + "/" + blob)
+	info, err := os.Stat(v.blobs + "/" + blob)
+	return located{info, v.s.tierOf(v.id, blob)}, err
 }
 
 // file judges one wanted file. Only for a file of our own does the name of the blob count: through
@@ -283,10 +305,10 @@ func (v view) file(f model.File, ours bool, proven identity) FileState {
 		return FileState{f, Incomplete}
 	case !info.Mode().IsRegular() || info.Size() != f.Size || ours && blob != f.Digest.Hex():
 		return FileState{f, Damaged}
-	case v.checked[blob+".crc"] && proven == identityOf(info):
+	case info.tier == model.Hot && v.checked[blob+".crc"] && proven == identityOf(info.FileInfo):
 		return FileState{f, Available}
 	}
-	return FileState{f, stateOf(prove(v.sidecars+"/"+blob+".crc", info))}
+	return FileState{f, stateOf(prove(v.sidecars+"/"+sidecarName(blob, info.tier), info.FileInfo))}
 }
 
 func stateOf(p Proof) State {

@@ -83,6 +83,9 @@ func (s *Store) Own(ctx context.Context, command string, waiting func(Owner)) (*
 	if err := w.introduce(command); err != nil {
 		return nil, errors.Join(diskError("open store", model.ID{}, s.path, err), f.Close())
 	}
+	if err := w.settle(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	return w, nil
 }
 

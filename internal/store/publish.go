@@ -155,6 +155,7 @@ func (w *Writer) finish(st *Staged) error {
 		busy, lockErr = w.fetching(st.id.DirName(), st.etag)
 		err = errors.Join(err, lockErr)
 	}
+	err = errors.Join(err, w.forgetColder(st.id, st.digest.Hex()))
 	if busy {
 		w.forgetLeftovers(st.id, st.etag)
 	} else {

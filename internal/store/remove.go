@@ -24,6 +24,7 @@ const (
 	KindSnapshot
 	KindTree
 	KindBlob
+	KindColder  // the content of a blob that lies in a colder tier; its name in the store is a KindBlob
 	KindPartial // a file that was being fetched, or the journal about it
 	KindSidecar
 	KindFolder // an empty folder, or a folder where something was built
@@ -31,7 +32,7 @@ const (
 
 // String is the name used in messages and JSON.
 func (k Kind) String() string {
-	return [...]string{"ref", "record", "snapshot", "tree", "blob", "partial", "checksums", "folder"}[k]
+	return [...]string{"ref", "record", "snapshot", "tree", "blob", "colder", "partial", "checksums", "folder"}[k]
 }
 
 // Doomed is one thing that a Removal takes away.
@@ -166,6 +167,10 @@ func treeBytesOnDisk(path string, info fs.FileInfo) (sum model.Bytes) {
 func (s *Store) planBlob(id model.ID, name string, info fs.FileInfo, r *Removal) {
 	r.add(Doomed{Kind: KindBlob, Model: id, Name: name, Bytes: treeBytesOnDisk(s.blobPath(id, name), info), path: s.blobPath(id, name)})
 	r.addIfThere(Doomed{Kind: KindSidecar, Model: id, Name: name, path: s.sidecarPath(id, name)})
+	for _, t := range s.coldTiers() {
+		r.addIfThere(Doomed{Kind: KindColder, Model: id, Name: name, path: s.blobIn(t, id, name)})
+		r.addIfThere(Doomed{Kind: KindSidecar, Model: id, Name: name, path: s.sidecarIn(t, id, name)})
+	}
 }
 
 // planWhole adds everything of a model but its refs.
@@ -184,7 +189,11 @@ func (s *Store) planWhole(id model.ID, commits []string, r *Removal) error {
 		}
 		r.addIfThere(d)
 	}
-	for dir, kind := range map[string]Kind{s.partialsDir(id): KindPartial, s.blocksDir(id): KindSidecar} {
+	dirs := map[string]Kind{s.partialsDir(id): KindPartial, s.blocksDir(id): KindSidecar}
+	for _, t := range s.coldTiers() {
+		dirs[s.tierBlobs(t, id)] = KindColder
+	}
+	for dir, kind := range dirs {
 		entries, err := os.ReadDir(dir)
 		if ignoreMissing(err) != nil {
 			return err
@@ -197,6 +206,7 @@ func (s *Store) planWhole(id model.ID, commits []string, r *Removal) error {
 			r.addIfThere(d)
 		}
 	}
+	r.addIfThere(Doomed{Kind: KindRecord, Model: id, Name: "move", path: s.movePath(id)})
 	r.add(Doomed{Kind: KindFolder, Model: id, Name: buildDir, path: s.buildDir(id)})
 	r.sort()
 	s.planFolders(id, r)
@@ -211,6 +221,10 @@ func (s *Store) planFolders(id model.ID, r *Removal) {
 		s.modelDir(id), s.blocksDir(id), s.partialsDir(id), s.recordsDir(id),
 	} {
 		r.add(Doomed{Kind: KindFolder, Model: id, path: dir})
+	}
+	for _, t := range s.coldTiers() {
+		r.add(Doomed{Kind: KindFolder, Model: id, path: s.tierBlobs(t, id)})
+		r.add(Doomed{Kind: KindFolder, Model: id, path: filepath.Dir(s.tierBlobs(t, id))})
 	}
 }
 
@@ -465,9 +479,10 @@ func (s *Store) collect(id model.ID, before time.Time, r *Removal) error {
 		old(s.partialsDir(id), func(name string, _ fs.FileInfo) error {
 			return partial(filepath.Join(s.partialsDir(id), name), stem(name))
 		}),
+		s.collectColder(id, used, old, partial, r),
 		old(s.blocksDir(id), func(name string, _ fs.FileInfo) error {
-			blob, whole := strings.CutSuffix(name, ".crc")
-			if _, err := os.Lstat(s.blobPath(id, blob)); !whole || errors.Is(err, fs.ErrNotExist) {
+			blob, t, whole := parseSidecarName(name)
+			if _, err := os.Lstat(s.blobPath(id, blob)); !whole || errors.Is(err, fs.ErrNotExist) || s.Has(t) && t != s.tierOf(id, blob) {
 				r.addIfThere(Doomed{Kind: KindSidecar, Model: id, Name: stem(name), path: filepath.Join(s.blocksDir(id), name)})
 			}
 			return nil
@@ -484,4 +499,31 @@ func (s *Store) collect(id model.ID, before time.Time, r *Removal) error {
 			return nil
 		}),
 	)
+}
+
+// collectColder plans what lies in colder tiers and no name leads to. A content that a snapshot wants stays, though its name is
+// gone: it can be found again.
+func (s *Store) collectColder(id model.ID, used usage, old func(string, func(string, fs.FileInfo) error) error, partial func(path, etag string) error, r *Removal) error {
+	for _, t := range s.coldTiers() {
+		if s.reachTier(t) != nil {
+			continue // what is away is not judged
+		}
+		err := old(s.tierBlobs(t, id), func(name string, info fs.FileInfo) error {
+			path := s.blobIn(t, id, name)
+			if etag, part := etagOfIncomplete(name); part {
+				return partial(path, etag)
+			}
+			if !isBlobName(name) || s.tierOf(id, name) == t {
+				return nil
+			}
+			if s.orphan(t, id, name) || !used.has(name, info) {
+				r.addIfThere(Doomed{Kind: KindColder, Model: id, Name: name, path: path})
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -50,8 +50,9 @@ func (p Proof) String() string {
 
 // Blob is a complete content that the store holds.
 type Blob struct {
-	Path  string
-	Size  int64 // of the file as it is now
+	Path  string     // under which it is found, wherever it lies
+	Tier  model.Tier // where it lies
+	Size  int64      // of the file as it is now
 	Proof Proof
 }
 
@@ -83,7 +84,8 @@ func (s *Store) Blob(id model.ID, d model.Digest) (Blob, error) {
 	if err != nil {
 		return Blob{}, diskError("open blob", id, name, err)
 	}
-	return Blob{Path: name, Size: info.Size(), Proof: prove(s.sidecarPath(id, d.Hex()), info)}, nil
+	t := s.tierOf(id, d.Hex())
+	return Blob{Path: name, Tier: t, Size: info.Size(), Proof: prove(s.sidecarIn(t, id, d.Hex()), info)}, nil
 }
 
 // Blocks is the CRC-32C (Castagnoli) of each block of BlockSize of a blob, as they were when it was
@@ -94,7 +96,7 @@ func (s *Store) Blocks(id model.ID, d model.Digest) ([]uint32, error) {
 }
 
 func (s *Store) sidecar(id model.ID, d model.Digest) (identity, []uint32, error) {
-	name := s.sidecarPath(id, d.Hex())
+	name := s.sidecarHere(id, d.Hex())
 	raw, err := os.ReadFile(name)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -124,7 +126,7 @@ func (w *Writer) Prove(id model.ID, d model.Digest, crcs []uint32) error {
 			Err: fmt.Errorf("%d block checksums for %d bytes, want %d", len(crcs), info.Size(), blockCount(info.Size())),
 		}
 	}
-	side := w.sidecarPath(id, d.Hex())
+	side := w.sidecarHere(id, d.Hex())
 	err = w.syncFile(name)
 	if err == nil {
 		err = w.adopt(w.blobsDir(id), filepath.Dir(side))

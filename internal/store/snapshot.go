@@ -105,7 +105,7 @@ func (w *Writer) checkFiles(id model.ID, files []model.File) ([]identity, error)
 		if err != nil {
 			return nil, diskError("commit", id, f.Path, err)
 		}
-		if prove(w.sidecarPath(id, f.Digest.Hex()), info) == Proven {
+		if prove(w.sidecarHere(id, f.Digest.Hex()), info) == Proven {
 			proven[i] = identityOf(info)
 		}
 	}

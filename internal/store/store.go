@@ -43,6 +43,8 @@ type Settings struct {
 	// BootID identifies the running kernel's boot; "" reads /proc/sys/kernel/random/boot_id. While it
 	// stays the same, what a killed process wrote is still in the page cache and can be trusted.
 	BootID string
+	// Colder are the folders of the colder tiers: model.Warm, model.Cold or both. The hot one is Path.
+	Colder map[model.Tier]string
 	// Disk is the file system; nil is the operating system's.
 	Disk Disk
 }
@@ -65,6 +67,7 @@ const (
 // concurrent use, also while a Writer of this or another process changes the folder.
 type Store struct {
 	path, state string
+	colder      map[model.Tier]string
 	sync        bool
 	writeSize   int
 	cache       Cache
@@ -78,6 +81,12 @@ func New(set Settings) *Store {
 	s := &Store{
 		path: path, state: set.StateDir, sync: !set.Process,
 		writeSize: int(set.WriteSize), cache: set.Cache, bootID: set.BootID, disk: set.Disk,
+		colder: map[model.Tier]string{},
+	}
+	for t, dir := range set.Colder {
+		if t != model.Hot && dir != "" {
+			s.colder[t] = filepath.Clean(dir)
+		}
 	}
 	if s.state == "" {
 		s.state = filepath.Join(filepath.Dir(path), "ema", filepath.Base(path))
