@@ -38,19 +38,19 @@ type PageCache struct{}
 // Open opens a file for reading.
 func (PageCache) Open(name string) (io.ReadCloser, error) { return open(name) }
 
-// Resident is how many of the first n bytes of a file are in memory. of is n, or the size of the file
-// when that is less.
-func (PageCache) Resident(name string, n int64) (resident, of int64, err error) {
-	f, of, err := first(name, n)
+// Resident is how many of the n bytes of a file from off on are in memory; off is a multiple of the
+// size of pages. of is n, or what the file has from there on when that is less.
+func (PageCache) Resident(name string, off, n int64) (resident, of int64, err error) {
+	f, of, err := extent(name, off, n)
 	if err != nil || of == 0 {
 		return 0, 0, err
 	}
 	defer f.Close()
-	resident, err = counted(f, of)
+	resident, err = counted(f, off, of)
 	if resident == 0 && err == nil || unaskable(err) {
 		// The file of a stacked file system has pages in another file, about which only a mapping
 		// tells: overlayfs, for one, always counts none.
-		resident, err = walked(f, of)
+		resident, err = walked(f, off, of)
 	}
 	if err != nil {
 		return 0, of, fmt.Errorf("how much of %s is in memory is not known: %w", name, err)
@@ -59,8 +59,8 @@ func (PageCache) Resident(name string, n int64) (resident, of int64, err error) 
 }
 
 // counted asks for the number of pages (Linux 6.5).
-func counted(f *os.File, n int64) (int64, error) {
-	span, stat := unix.CachestatRange{Len: uint64(n)}, unix.Cachestat_t{}
+func counted(f *os.File, off, n int64) (int64, error) {
+	span, stat := unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, unix.Cachestat_t{}
 	_, _, errno := unix.Syscall6(unix.SYS_CACHESTAT, f.Fd(), uintptr(unsafe.Pointer(&span)), uintptr(unsafe.Pointer(&stat)), 0, 0, 0)
 	if errno != 0 {
 		return 0, os.NewSyscallError("cachestat", errno)
@@ -75,15 +75,15 @@ func unaskable(err error) bool {
 }
 
 // walked asks about each page of a mapping, which touches none of them.
-func walked(f *os.File, n int64) (int64, error) {
+func walked(f *os.File, off, n int64) (int64, error) {
 	// Of files of others, mincore says that everything is in memory (Linux 5.2).
 	if told, err := mayAsk(f); err != nil || !told {
 		return 0, errors.Join(err, errUntold)
 	}
 	page := int64(os.Getpagesize())
 	pages, told := int64(0), make([]byte, min(window, n+page-1)/page)
-	for off := int64(0); off < n; off += window {
-		b, err := unix.Mmap(int(f.Fd()), off, int(min(window, n-off)), unix.PROT_READ, unix.MAP_SHARED)
+	for end := off + n; off < end; off += window {
+		b, err := unix.Mmap(int(f.Fd()), off, int(min(window, end-off)), unix.PROT_READ, unix.MAP_SHARED)
 		if err != nil {
 			return 0, os.NewSyscallError("mmap", err)
 		}
@@ -112,20 +112,20 @@ func mayAsk(f *os.File) (bool, error) {
 	return unix.Faccessat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.W_OK, unix.AT_EACCESS) == nil, nil
 }
 
-// Populate reads the first n bytes of a file into memory and returns when they are there: through a
+// Populate reads the n bytes of a file from off on into memory and returns when they are there: through a
 // mapping, which copies nothing, or by reading. Before each chunk of some MiB it looks at ctx and
 // tells step how many bytes are done; an error of either ends it. It works at the I/O priority of the calling thread.
-func (PageCache) Populate(ctx context.Context, name string, n int64, mapped bool, step func(done int64) error) error {
-	f, n, err := first(name, n)
+func (PageCache) Populate(ctx context.Context, name string, off, n int64, mapped bool, step func(done int64) error) error {
+	f, n, err := extent(name, off, n)
 	if err != nil || n == 0 {
 		return err
 	}
 	defer f.Close()
 	if mapped {
-		err = populate(ctx, f, n, step)
+		err = populate(ctx, f, off, n, step)
 	}
 	if !mapped || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) { // before Linux 5.14; cannot be mapped
-		err = readThrough(ctx, f, n, step)
+		err = readThrough(ctx, f, off, n, step)
 	}
 	if err != nil {
 		return fmt.Errorf("read %s ahead: %w", name, err)
@@ -133,14 +133,14 @@ func (PageCache) Populate(ctx context.Context, name string, n int64, mapped bool
 	return nil
 }
 
-func populate(ctx context.Context, f *os.File, n int64, step func(done int64) error) error {
-	for off := int64(0); off < n; off += chunk {
-		if err := begin(ctx, step, off); err != nil {
+func populate(ctx context.Context, f *os.File, off, n int64, step func(done int64) error) error {
+	for done := int64(0); done < n; done += chunk {
+		if err := begin(ctx, step, done); err != nil {
 			return err
 		}
-		most := min(chunk, n-off)
-		want(f, off, most)
-		b, err := unix.Mmap(int(f.Fd()), off, int(most), unix.PROT_READ, unix.MAP_SHARED)
+		most := min(chunk, n-done)
+		want(f, off+done, most)
+		b, err := unix.Mmap(int(f.Fd()), off+done, int(most), unix.PROT_READ, unix.MAP_SHARED)
 		if err != nil {
 			return os.NewSyscallError("mmap", err)
 		}
@@ -152,16 +152,16 @@ func populate(ctx context.Context, f *os.File, n int64, step func(done int64) er
 	return nil
 }
 
-func readThrough(ctx context.Context, f *os.File, n int64, step func(done int64) error) error {
+func readThrough(ctx context.Context, f *os.File, off, n int64, step func(done int64) error) error {
 	buf := make([]byte, min(model.Bytes(n), model.MiB))
-	for off := int64(0); off < n; off += chunk {
-		if err := begin(ctx, step, off); err != nil {
+	for done := int64(0); done < n; done += chunk {
+		if err := begin(ctx, step, done); err != nil {
 			return err
 		}
-		most := min(chunk, n-off)
-		want(f, off, most)
+		most := min(chunk, n-done)
+		want(f, off+done, most)
 		// Asking does not wait, reading does: whoever is told that it is done may rely on it.
-		if _, err := io.CopyBuffer(onlyWriter{io.Discard}, io.NewSectionReader(f, off, most), buf); err != nil {
+		if _, err := io.CopyBuffer(onlyWriter{io.Discard}, io.NewSectionReader(f, off+done, most), buf); err != nil {
 			return err
 		}
 	}
@@ -178,11 +178,11 @@ func want(f *os.File, off, n int64) {
 	}
 }
 
-// Lock reads the first n bytes of a file into memory and keeps them there until the returned lock is
+// Lock reads the n bytes of a file from off on into memory and keeps them there until the returned lock is
 // closed, whatever else wants the memory. It may be stopped as Populate may. Where the limit of locked
 // memory forbids it, the error says so.
-func (PageCache) Lock(ctx context.Context, name string, n int64, step func(done int64) error) (io.Closer, error) {
-	f, n, err := first(name, n)
+func (PageCache) Lock(ctx context.Context, name string, off, n int64, step func(done int64) error) (io.Closer, error) {
+	f, n, err := extent(name, off, n)
 	if err != nil {
 		return nil, err
 	}
@@ -190,15 +190,15 @@ func (PageCache) Lock(ctx context.Context, name string, n int64, step func(done 
 		return lock(nil), nil
 	}
 	defer f.Close()
-	b, err := unix.Mmap(int(f.Fd()), 0, int(n), unix.PROT_READ, unix.MAP_SHARED)
+	b, err := unix.Mmap(int(f.Fd()), off, int(n), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s in memory: %w", name, os.NewSyscallError("mmap", err))
 	}
-	for off := int64(0); off < n && err == nil; off += chunk {
-		if err = begin(ctx, step, off); err == nil {
-			most := min(chunk, n-off)
-			want(f, off, most)
-			err = locked(b[off:off+most], model.Bytes(n))
+	for done := int64(0); done < n && err == nil; done += chunk {
+		if err = begin(ctx, step, done); err == nil {
+			most := min(chunk, n-done)
+			want(f, off+done, most)
+			err = locked(b[done:done+most], model.Bytes(n))
 		}
 	}
 	if err != nil {
@@ -241,8 +241,8 @@ func (PageCache) Drop(name string) error {
 	return os.NewSyscallError("fadvise", unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 }
 
-// first opens a file of which the first n bytes matter, and bounds n by its size.
-func first(name string, n int64) (*os.File, int64, error) {
+// extent opens a file of which the n bytes from off on matter, and bounds n by its size.
+func extent(name string, off, n int64) (*os.File, int64, error) {
 	f, err := open(name)
 	if err != nil {
 		return nil, 0, err
@@ -254,7 +254,7 @@ func first(name string, n int64) (*os.File, int64, error) {
 	if err != nil {
 		return nil, 0, errors.Join(err, f.Close())
 	}
-	if n = min(n, info.Size()); n <= 0 {
+	if n = min(n, info.Size()-off); n <= 0 {
 		return nil, 0, f.Close()
 	}
 	return f, n, nil

@@ -58,12 +58,23 @@ func onDisk(t testing.TB, size model.Bytes) string {
 	return name
 }
 
-// measured is how much of the first n bytes this package finds in memory.
+// measured is how much of the first n bytes this package finds in memory: in all, and piece by piece.
 func measured(t testing.TB, name string, n int64) int64 {
 	t.Helper()
-	got, _, err := PageCache{}.Resident(name, n)
+	got, all, err := PageCache{}.Resident(name, 0, n)
 	if err != nil {
 		t.Fatal(err)
+	}
+	pieces := int64(0)
+	for off := int64(0); off < all; off += chunk {
+		piece, of, err := PageCache{}.Resident(name, off, min(chunk, n-off))
+		if err != nil || of != min(chunk, all-off) {
+			t.Fatalf("%d bytes at %d, %v", of, off, err)
+		}
+		pieces += piece
+	}
+	if pieces != got {
+		t.Fatalf("%d bytes are in memory, but piece by piece %d", got, pieces)
 	}
 	return got
 }
@@ -124,8 +135,8 @@ func TestResidencyIsWhatFincoreReports(t *testing.T) {
 		if got := measured(t, name, math.MaxInt64); !within(got, want, int64(size)) {
 			t.Errorf("after %+v %d bytes are in memory; fincore says %d", next, got, want)
 		}
-		for way, ask := range map[string]func(*os.File, int64) (int64, error){"counted": counted, "walked": walked} {
-			got, err := ask(f, int64(size))
+		for way, ask := range map[string]func(*os.File, int64, int64) (int64, error){"counted": counted, "walked": walked} {
+			got, err := ask(f, 0, int64(size))
 			if unaskable(err) {
 				t.Logf("%s: %v", way, err)
 			} else if err != nil || !within(got, want, int64(size)) {
@@ -147,14 +158,20 @@ func TestPopulatedBytesAreInMemory(t *testing.T) {
 			if err := os.Chtimes(name, long, time.Time{}); err != nil {
 				t.Fatal(err)
 			}
-			if err := (PageCache{}).Populate(t.Context(), name, 1<<20, mapped, noStep); err != nil {
+			if err := (PageCache{}).Populate(t.Context(), name, 0, 1<<20, mapped, noStep); err != nil {
 				t.Fatal(err)
 			}
 			if got := measured(t, name, 1<<20); got != 1<<20 {
 				t.Errorf("%d of the first MiB are in memory", got)
 			}
+			if err := (PageCache{}).Populate(t.Context(), name, 32<<20, math.MaxInt32, mapped, noStep); err != nil {
+				t.Fatal(err)
+			}
+			if got, of, err := (PageCache{}).Resident(name, 32<<20, math.MaxInt32); got != 8<<20+5 || of != got || err != nil {
+				t.Errorf("%d of the last %d bytes are in memory, %v", got, of, err)
+			}
 			steps := 0
-			if err := (PageCache{}).Populate(t.Context(), name, math.MaxInt64, mapped, func(done int64) error {
+			if err := (PageCache{}).Populate(t.Context(), name, 0, math.MaxInt64, mapped, func(done int64) error {
 				if done != int64(steps)*chunk {
 					t.Errorf("step %d comes after %d bytes", steps, done)
 				}
@@ -182,13 +199,13 @@ func TestReadingAheadStopsWhenToldTo(t *testing.T) {
 	enough := errors.New("enough")
 	for promise, work := range map[string]func(context.Context, func(int64) error) error{
 		"mapped": func(ctx context.Context, step func(int64) error) error {
-			return PageCache{}.Populate(ctx, name, math.MaxInt64, true, step)
+			return PageCache{}.Populate(ctx, name, 0, math.MaxInt64, true, step)
 		},
 		"by reading": func(ctx context.Context, step func(int64) error) error {
-			return PageCache{}.Populate(ctx, name, math.MaxInt64, false, step)
+			return PageCache{}.Populate(ctx, name, 0, math.MaxInt64, false, step)
 		},
 		"locking": func(ctx context.Context, step func(int64) error) error {
-			l, err := PageCache{}.Lock(ctx, name, math.MaxInt64, step)
+			l, err := PageCache{}.Lock(ctx, name, 0, math.MaxInt64, step)
 			if l != nil {
 				t.Error("a lock that was given up is there")
 			}
@@ -252,7 +269,7 @@ func withoutMore(t *testing.T, limit uint64, do func()) {
 func TestLockedBytesStayInMemoryUntilTheLockIsClosed(t *testing.T) {
 	const size = 2*model.MiB + 100
 	name := onDisk(t, size)
-	l, err := PageCache{}.Lock(t.Context(), name, math.MaxInt64, noStep)
+	l, err := PageCache{}.Lock(t.Context(), name, 0, math.MaxInt64, noStep)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +298,7 @@ func TestALimitOfLockedMemoryIsNamed(t *testing.T) {
 	name := onDisk(t, 4*model.MiB)
 	for _, limit := range []uint64{0, uint64(model.MiB)} {
 		withoutMore(t, limit, func() {
-			l, err := PageCache{}.Lock(context.Background(), name, math.MaxInt64, noStep)
+			l, err := PageCache{}.Lock(context.Background(), name, 0, math.MaxInt64, noStep)
 			if err == nil || l != nil || !strings.Contains(err.Error(), "RLIMIT_MEMLOCK") {
 				t.Errorf("with a limit of %d: %v, %v", limit, l, err)
 			}
@@ -305,7 +322,7 @@ func TestWhatTheKernelKeepsToItselfIsNotGuessed(t *testing.T) {
 				return
 			}
 		}
-		_, err := walked(f, 1)
+		_, err := walked(f, 0, 1)
 		done <- err
 	}()
 	if err := <-done; !errors.Is(err, errUntold) {
@@ -320,9 +337,9 @@ func TestWhatIsNoFileIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]error{dir: nil, pipe: nil, filepath.Join(dir, "gone"): fs.ErrNotExist} {
-		_, _, resident := PageCache{}.Resident(name, 1)
-		_, locked := PageCache{}.Lock(t.Context(), name, 1, noStep)
-		for _, err := range []error{resident, PageCache{}.Populate(t.Context(), name, 1, true, noStep), locked} {
+		_, _, resident := PageCache{}.Resident(name, 0, 1)
+		_, locked := PageCache{}.Lock(t.Context(), name, 0, 1, noStep)
+		for _, err := range []error{resident, PageCache{}.Populate(t.Context(), name, 0, 1, true, noStep), locked} {
 			if err == nil || !strings.Contains(err.Error(), name) || want != nil && !errors.Is(err, want) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -332,7 +349,7 @@ func TestWhatIsNoFileIsRefused(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := PageCache{}.Lock(t.Context(), empty, 1, noStep)
+	l, err := PageCache{}.Lock(t.Context(), empty, 0, 1, noStep)
 	if err != nil || l.Close() != nil || measured(t, empty, 1) != 0 {
 		t.Errorf("an empty file cannot be locked: %v", err)
 	}
@@ -350,7 +367,7 @@ func BenchmarkPopulate(b *testing.B) {
 					b.Fatal(err)
 				}
 				b.StartTimer()
-				if err := (PageCache{}).Populate(b.Context(), name, math.MaxInt64, mapped, noStep); err != nil {
+				if err := (PageCache{}).Populate(b.Context(), name, 0, math.MaxInt64, mapped, noStep); err != nil {
 					b.Fatal(err)
 				}
 			}
