@@ -32,9 +32,9 @@ type CacheSettings struct {
 // Pages is the kernel's cache of the content of files, as a Cache needs it. host.PageCache is one.
 type Pages interface {
 	Open(name string) (io.ReadCloser, error)
-	Resident(name string, n int64) (resident, of int64, err error)
-	Populate(ctx context.Context, name string, n int64, mapped bool, step func(done int64) error) error
-	Lock(ctx context.Context, name string, n int64, step func(done int64) error) (io.Closer, error)
+	Resident(name string, off, n int64) (resident, of int64, err error)
+	Populate(ctx context.Context, name string, off, n int64, mapped bool, step func(done int64) error) error
+	Lock(ctx context.Context, name string, off, n int64, step func(done int64) error) (io.Closer, error)
 }
 
 // CacheNeeds is what a Cache must be given. None of it may call the Cache.
@@ -47,15 +47,16 @@ type CacheNeeds struct {
 }
 
 const (
-	// share is what is left of the memory that can be had: one of so many parts is for models that
+	// share is what is taken of the memory that can be had: one of so many parts is for models that
 	// are kept, the rest for the programs that use them.
 	share = 2
-	// history is how many models the policy believes there are at first: it weighs the last ten uses
-	// for each. It counts to fifteen uses of a model and halves all counts when the history is full; with a
-	// longer one, a few models of the past could all get to fifteen, and no new one beyond them.
-	// When it holds more than eight models, it lengthens its history by itself.
-	history  = 3
-	mostUses = 15 // that the policy counts
+	// pieceSize is what the policy decides about at once. With whole models, of which a few
+	// fill the memory, it would never try a new one against those that have been used twice: it
+	// protects up to four fifths of what it keeps, and that is all where few models are kept. And a
+	// large model would push out many small ones by winning against the first.
+	pieceSize = 32 * model.MiB
+	// mostUses is how far the policy counts.
+	mostUses = 15
 	// lookEvery is how often it is looked whether the kernel has dropped what is to stay.
 	lookEvery = 5 * time.Minute
 	// lost is the part of a model that may be missing before it is read anew: one of so many.
@@ -63,10 +64,11 @@ const (
 )
 
 // A Cache keeps the bytes of models in memory: in the kernel's page cache, where every program that
-// loads a model finds them. Who stays is decided by how lately and how often models are used
-// (W-TinyLFU), within a limit that falls when the machine has less memory to give. Whoever must go
-// is only no longer read ahead and no longer locked: its bytes are left to the kernel, which drops
-// them when something needs the memory, and until then they still serve.
+// loads a model finds them. What stays is decided by how lately and how often models are used
+// (W-TinyLFU), within a limit that falls when the machine has less memory to give. Where there is no
+// room for all of a model, a part of it may stay. What must go is only no longer read ahead and no
+// longer locked: its bytes are left to the kernel, which drops them when something needs the memory,
+// and until then they still serve.
 //
 // It is safe for concurrent use. It reads nothing ahead before Run.
 type Cache struct {
@@ -75,29 +77,41 @@ type Cache struct {
 
 	mu       sync.Mutex
 	settings CacheSettings
-	policy   *otter.Cache[model.ID, model.Bytes] // decides who stays; counts in MiB
-	models   map[model.ID]*resident              // those who do
-	evicted  []model.ID                          // by the policy, and perhaps still in models
+	policy   *otter.Cache[place, int64] // decides what stays; weighs in MiB
+	models   map[model.ID]*resident     // of which something does
+	evicted  []place                    // by the policy, and perhaps still in models
 	limit    model.Bytes
-	blind    bool // the memory could not be read; it has been said
-	unlocked bool // nothing can be locked; it has been said
+	locking  model.Bytes // of the piece that is being locked
+	blind    bool        // the memory could not be read; it has been said
+	unlocked bool        // nothing can be locked; it has been said
 	stats    CacheStats
 }
 
-// A resident is a model that is to stay in memory.
+// A place is where a piece begins.
+type place struct {
+	model model.ID
+	file  string
+	off   int64
+}
+
+// A resident is a model of which something is to stay in memory.
 type resident struct {
 	extents []extent
-	bytes   model.Bytes // of all extents
-	found   model.Bytes // in memory, when last looked at
-	ready   bool        // there is nothing to read ahead
-	locks   []io.Closer
-	locked  model.Bytes
+	pieces  map[place]*piece
+}
+
+// A piece is a part of a file that is to stay in memory.
+type piece struct {
+	size  int64
+	found int64 // in memory, when last looked at
+	ready bool  // there is nothing to read ahead
+	lock  io.Closer
 }
 
 // CacheStats is what a Cache has done so far, and what it holds.
 type CacheStats struct {
-	Models   int         // that are to stay in memory
-	Bytes    model.Bytes // of them
+	Models   int         // of which something is to stay in memory
+	Bytes    model.Bytes // that are to stay
 	Resident model.Bytes // of these, in memory when last looked at
 	Locked   model.Bytes // of these, that nothing can push out
 	Limit    model.Bytes // for Bytes, as it was last worked out
@@ -112,12 +126,13 @@ func (s CacheStats) HitRate() float64 {
 	return float64(s.Hits) / float64(max(1, s.Hits+s.Misses))
 }
 
-// Kept is a model that is to stay in memory, as it was found.
+// Kept is a model of which something is to stay in memory, as it was found.
 type Kept struct {
 	Model    model.ID
+	Size     model.Bytes // of all of it; of its headers, where only they stay
 	Bytes    model.Bytes // that are to stay
-	Resident model.Bytes // of them, in memory
-	Locked   bool
+	Resident model.Bytes // of these, in memory
+	Locked   model.Bytes // of these, that nothing can push out
 }
 
 // NewCache makes a cache that holds nothing.
@@ -129,12 +144,16 @@ func NewCache(needs CacheNeeds, s CacheSettings) *Cache {
 		needs.Note = func(error) {}
 	}
 	c := &Cache{CacheNeeds: needs, settings: s, woken: make(chan struct{}, 1), models: map[model.ID]*resident{}}
-	c.policy = otter.Must(&otter.Options[model.ID, model.Bytes]{
-		MaximumWeight:   math.MaxInt32, // until the next line but some
-		InitialCapacity: history,
-		Weigher:         func(_ model.ID, b model.Bytes) uint32 { return weight(b) },
+	c.limit = c.allowed()
+	c.policy = otter.Must(&otter.Options[place, int64]{
+		MaximumWeight: math.MaxInt64, // until the limit is set below
+		// The policy weighs the last ten uses for each piece that there is room for, and halves all
+		// counts after that. With a longer history, all pieces could get to the most it counts, and then no
+		// new one would get beyond them; with a shorter one it would begin anew while it fills.
+		InitialCapacity: int(min(max(c.limit/pieceSize, 1), 1<<16)),
+		Weigher:         func(_ place, size int64) uint32 { return weight(size) },
 		Executor:        func(do func()) { do() }, // decisions are made at once, by whoever holds the lock
-		OnDeletion: func(e otter.DeletionEvent[model.ID, model.Bytes]) {
+		OnDeletion: func(e otter.DeletionEvent[place, int64]) {
 			if e.WasEvicted() {
 				c.evicted = append(c.evicted, e.Key)
 			}
@@ -146,13 +165,11 @@ func NewCache(needs CacheNeeds, s CacheSettings) *Cache {
 
 // weight is a size in MiB, rounded up: then all weights within a limit that is rounded down are
 // bytes within it.
-func weight(b model.Bytes) uint32 {
-	return uint32(min(max(1, (b+model.MiB-1)/model.MiB), math.MaxUint32))
-}
+func weight(size int64) uint32 { return uint32((size + int64(model.MiB) - 1) / int64(model.MiB)) }
 
 // Used tells of a use of a model. It measures first how much of it is in memory, so it should be
 // called before the use has got far; nothing of its own is read before. Then the policy decides
-// whether the model stays, and who goes for it.
+// what of it stays, and what goes for it.
 func (c *Cache) Used(id model.ID) error {
 	extents, s, err := c.examine(id)
 	if err != nil || !s.Enabled {
@@ -166,7 +183,7 @@ func (c *Cache) Used(id model.ID) error {
 		c.stats.Hits += found
 		c.stats.Misses += sum(extents) - found
 	}
-	c.admit(id, extents, found, 1)
+	c.admit(id, extents, 1)
 	return err // what cannot be measured can be kept all the same
 }
 
@@ -178,7 +195,7 @@ func (c *Cache) Remember(id model.ID, uses int) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.admit(id, extents, 0, uses)
+	c.admit(id, extents, uses)
 	return nil
 }
 
@@ -186,21 +203,20 @@ func (c *Cache) Remember(id model.ID, uses int) error {
 func (c *Cache) Forget(id model.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.policy.Invalidate(id)
-	c.release(id)
+	c.forget(id)
 }
 
-// Configure makes other settings hold at once, also for a model that is just being read.
+// Configure makes other settings hold at once, also for what is just being read.
 func (c *Cache) Configure(s CacheSettings) {
 	c.mu.Lock()
 	was := c.settings
 	c.settings, c.unlocked = s, false
 	c.relimit()
 	for _, r := range c.models {
+		r.unready()
 		if !s.Lock {
-			c.note(r.unlock())
+			c.unlock(r)
 		}
-		r.ready = false
 	}
 	ids := c.order()
 	c.mu.Unlock()
@@ -208,7 +224,7 @@ func (c *Cache) Configure(s CacheSettings) {
 	if s.Headers == was.Headers {
 		return
 	}
-	// What is kept of each is something else now. The first is told last: it is the one to stay.
+	// What may stay of each is something else now. The first is told last: it is the one to stay.
 	for _, id := range slices.Backward(ids) {
 		if err := c.Remember(id, 1); err != nil {
 			c.Note(err)
@@ -222,22 +238,21 @@ func (c *Cache) Stats() CacheStats {
 	defer c.mu.Unlock()
 	s := c.stats
 	s.Models, s.Limit = len(c.models), c.limit
-	for _, r := range c.models {
-		s.Bytes += r.bytes
-		s.Resident += r.found
-		s.Locked += r.locked
+	for id, r := range c.models {
+		k := r.kept(id)
+		s.Bytes += k.Bytes
+		s.Resident += k.Resident
+		s.Locked += k.Locked
 	}
 	return s
 }
 
-// Look measures how much of each model that is to stay is in memory now. The one that is most likely
-// to stay comes first.
+// Look measures how much of what is to stay is in memory now. The model that is most likely to stay
+// comes first.
 func (c *Cache) Look(ctx context.Context) ([]Kept, error) {
-	var kept []Kept
-	err := c.look(ctx, func(id model.ID, r *resident) {
-		kept = append(kept, Kept{id, r.bytes, r.found, r.locks != nil})
-	})
-	return kept, err
+	var all []Kept
+	err := c.look(ctx, func(id model.ID, r *resident) { all = append(all, r.kept(id)) })
+	return all, err
 }
 
 // look measures each model and, holding the lock, calls each with those that still stay.
@@ -246,20 +261,17 @@ func (c *Cache) look(ctx context.Context, each func(model.ID, *resident)) error 
 	ids := c.order()
 	c.mu.Unlock()
 	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		r, extents := c.held(id)
-		if r == nil {
-			continue
-		}
-		found, err := c.measure(extents)
-		if err != nil {
-			return err
+		r, places := c.places(id, func(*piece) bool { return true })
+		for _, at := range places {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if _, err := c.inspect(r, at); err != nil {
+				return err
+			}
 		}
 		c.mu.Lock()
-		if c.models[id] == r {
-			r.found = found
+		if r != nil && c.models[id] == r {
 			each(id, r)
 		}
 		c.mu.Unlock()
@@ -267,59 +279,88 @@ func (c *Cache) look(ctx context.Context, each func(model.ID, *resident)) error 
 	return nil
 }
 
-// held is a model that stays, and what of it.
-func (c *Cache) held(id model.ID) (*resident, []extent) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if r := c.models[id]; r != nil {
-		return r, slices.Clone(r.extents)
+func (r *resident) kept(id model.ID) Kept {
+	k := Kept{Model: id, Size: sum(r.extents)}
+	for _, p := range r.pieces {
+		k.Bytes += model.Bytes(p.size)
+		k.Resident += model.Bytes(p.found)
+		if p.lock != nil {
+			k.Locked += model.Bytes(p.size)
+		}
 	}
-	return nil, nil
+	return k
 }
 
-// order is the models that stay, the one most likely to stay first.
+func (r *resident) unready() {
+	for _, p := range r.pieces {
+		p.ready = false
+	}
+}
+
+// order is the models of which something stays, the one most likely to stay first.
 func (c *Cache) order() []model.ID {
-	ids := make([]model.ID, 0, len(c.models))
+	var ids []model.ID
+	seen := map[model.ID]bool{}
 	for e := range c.policy.Hottest() {
-		ids = append(ids, e.Key)
+		if !seen[e.Key.model] {
+			seen[e.Key.model] = true
+			ids = append(ids, e.Key.model)
+		}
 	}
 	return ids
 }
 
 // admit tells the policy of uses, and does what it decides.
-func (c *Cache) admit(id model.ID, extents []extent, found model.Bytes, uses int) {
+func (c *Cache) admit(id model.ID, extents []extent, uses int) {
 	r := c.models[id]
 	if r == nil || !slices.EqualFunc(r.extents, extents, extent.same) {
-		c.release(id)
-		r = &resident{extents: extents, bytes: sum(extents)}
+		c.forget(id)
+		r = &resident{extents: extents, pieces: map[place]*piece{}}
 		c.models[id] = r
 	}
-	r.found = found
-	r.ready = found >= r.bytes && (r.locked > 0 || !c.locks())
-	c.relimit() // before, so that nobody is sent away who has room
+	r.unready() // what is in memory all the same is not read
+	c.relimit() // before, so that nothing is sent away for which there is room
 	for range min(uses, mostUses) {
-		c.policy.Set(id, r.bytes)
+		c.offer(id, r)
 	}
-	c.settle()
 	c.wake()
+}
+
+// offer has the policy decide about each piece of a model, as for one use.
+func (c *Cache) offer(id model.ID, r *resident) {
+	for _, e := range r.extents {
+		for off := int64(0); off < e.size; off += int64(pieceSize) {
+			at, size := place{id, e.name, off}, min(int64(pieceSize), e.size-off)
+			if p := r.pieces[at]; p == nil || p.size != size {
+				c.release(at)
+				r.pieces[at] = &piece{size: size}
+				c.models[id] = r // the piece released may have been the last
+			}
+			c.policy.Set(at, size)
+			c.settle()
+		}
+	}
+	if len(r.pieces) == 0 {
+		delete(c.models, id)
+	}
 }
 
 // locks reports whether what stays is to be locked, and can be.
 func (c *Cache) locks() bool { return c.settings.Lock && !c.unlocked }
 
-// relimit works out the limit anew, and lets go of whoever is beyond it.
+// relimit works out the limit anew, and lets go of what is beyond it.
 func (c *Cache) relimit() {
 	c.limit = c.allowed()
 	c.policy.SetMaximum(uint64(c.limit / model.MiB))
 	c.settle()
 }
 
-// settle lets go of those whom the policy has sent away.
+// settle lets go of what the policy has sent away.
 func (c *Cache) settle() {
 	c.policy.CleanUp()
-	for _, id := range c.evicted {
-		if _, back := c.policy.GetEntryQuietly(id); !back {
-			c.release(id)
+	for _, at := range c.evicted {
+		if _, back := c.policy.GetEntryQuietly(at); !back {
+			c.release(at)
 		}
 	}
 	c.evicted = c.evicted[:0]
@@ -342,27 +383,48 @@ func (c *Cache) allowed() model.Bytes {
 		return min(limit, c.limit)
 	}
 	c.blind = false
-	for _, r := range c.models {
-		available += r.locked
+	available += c.locking
+	for id, r := range c.models {
+		available += r.kept(id).Locked
 	}
 	return max(0, min(limit, available/share))
 }
 
-// release lets go of a model, if it is there.
-func (c *Cache) release(id model.ID) {
+// forget lets go of all of a model, if something of it is there.
+func (c *Cache) forget(id model.ID) {
 	if r := c.models[id]; r != nil {
+		c.unlock(r)
+		for at := range r.pieces {
+			c.policy.Invalidate(at)
+		}
 		delete(c.models, id)
-		c.note(r.unlock())
+	}
+}
+
+// release lets go of a piece, if it is there.
+func (c *Cache) release(at place) {
+	r := c.models[at.model]
+	if r == nil || r.pieces[at] == nil {
+		return
+	}
+	c.note(r.pieces[at].unlock())
+	if delete(r.pieces, at); len(r.pieces) == 0 {
+		delete(c.models, at.model)
 	}
 }
 
 // unlock leaves the bytes of a model to the kernel.
-func (r *resident) unlock() error {
-	var err error
-	for _, l := range r.locks {
-		err = errors.Join(err, l.Close())
+func (c *Cache) unlock(r *resident) {
+	for _, p := range r.pieces {
+		c.note(p.unlock())
 	}
-	r.locks, r.locked = nil, 0
+}
+
+func (p *piece) unlock() (err error) {
+	if p.lock != nil {
+		err = p.lock.Close()
+		p.lock = nil
+	}
 	return err
 }
 
@@ -378,3 +440,6 @@ func (c *Cache) wake() {
 	default:
 	}
 }
+
+// errGone ends the reading of what is not to stay, or not as it was.
+var errGone = errors.New("it is no longer to stay in memory as it was")

@@ -31,16 +31,19 @@ func sum(extents []extent) model.Bytes {
 	return total
 }
 
-// examine says what of a model is to stay by the settings, which it returns too. It reads no file: where only headers
-// stay, one whose length Run has not yet found counts as the first MiB.
+// examine says what of a model may stay by the settings, which it returns too. It reads no file: where
+// only headers stay, one whose length Run has not yet found counts as the first MiB.
 func (c *Cache) examine(id model.ID) ([]extent, CacheSettings, error) {
 	c.mu.Lock()
 	s := c.settings
+	var known []extent
+	if r := c.models[id]; r != nil {
+		known = slices.Clone(r.extents)
+	}
 	c.mu.Unlock()
 	if !s.Enabled {
 		return nil, s, nil
 	}
-	_, known := c.held(id)
 	names, err := c.Files(id)
 	var extents []extent
 	for _, name := range names {
@@ -71,11 +74,49 @@ func (c *Cache) examine(id model.ID) ([]extent, CacheSettings, error) {
 func (c *Cache) measure(extents []extent) (model.Bytes, error) {
 	found := model.Bytes(0)
 	for _, e := range extents {
-		n, _, err := c.Pages.Resident(e.name, e.size)
+		n, _, err := c.Pages.Resident(e.name, 0, e.size)
 		if err != nil {
 			return 0, err
 		}
 		found += model.Bytes(n)
 	}
 	return found, nil
+}
+
+// places is a model and those of its pieces that are wanted, in the order of their bytes.
+func (c *Cache) places(id model.ID, wanted func(*piece) bool) (*resident, []place) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.models[id]
+	if r == nil {
+		return nil, nil
+	}
+	var all []place
+	for _, e := range r.extents {
+		for off := int64(0); off < e.size; off += int64(pieceSize) {
+			at := place{id, e.name, off}
+			if p := r.pieces[at]; p != nil && wanted(p) {
+				all = append(all, at)
+			}
+		}
+	}
+	return r, all
+}
+
+// inspect measures how much of a piece is in memory, and takes note of it. It reports whether all is.
+func (c *Cache) inspect(r *resident, at place) (bool, error) {
+	c.mu.Lock()
+	p := r.pieces[at]
+	c.mu.Unlock()
+	if p == nil {
+		return false, nil
+	}
+	found, _, err := c.Pages.Resident(at.file, at.off, p.size)
+	if err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.found = found
+	return found == p.size, nil
 }
