@@ -41,6 +41,19 @@ type Resources struct {
 	Process ProcessResources `json:"process"`
 	Machine MachineResources `json:"machine"`
 	Disks   []DiskResources  `json:"disks"` // of the folders of models, each file system once; never null
+	// ModelCache is about models that are kept in memory; null when none are.
+	ModelCache *ModelCacheResources `json:"model_cache"`
+}
+
+// ModelCacheResources are what is kept of models in memory, as it is found there.
+type ModelCacheResources struct {
+	LimitMB    float64  `json:"limit_mb"`    // for kept_mb; it falls when the machine has less memory to give
+	Models     int      `json:"models"`      // of which something is kept
+	KeptMB     float64  `json:"kept_mb"`     // that are to stay
+	ResidentMB float64  `json:"resident_mb"` // of these, in memory now
+	LockedMB   float64  `json:"locked_mb"`   // of these, that nothing can push out
+	HitRate    *float64 `json:"hit_rate"`    // 0 to 1: the part of the bytes of used models that was in memory already; null before the first use
+	Uses       int64    `json:"uses"`        // that hit_rate is about
 }
 
 // ProcessResources are what the daemon's process takes.

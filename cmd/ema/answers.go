@@ -68,5 +68,8 @@ func (d *daemon) shelves() ([]snapshot.Tier, error) {
 
 // stored tells// stored tells that the store holds something else of a model than before, or of any when it is zero.
 func (d *daemon) stored(id model.ID, why string) {
+	if why == "removed" || why == "moved" {
+		d.cache.Forget(id) // its files are others now, or none
+	}
 	d.bus.Tell(event.Event{Kind: event.KindStored, Model: id, Data: event.Stored{Why: why}})
 }

@@ -119,10 +119,18 @@ func (h *habits) isPinned(id model.ID) bool {
 	return h.pinned[id]
 }
 
+// used counts a use, and has the model kept in memory.
+func (d *daemon) used(ctx context.Context, u model.Use) error {
+	if err := d.cache.Used(u.Model); err != nil { // before the use has got far
+		d.log.Warn("models in memory", "model", u.Model.Public(), "error", err.Error())
+	}
+	return d.habits.note(ctx, u)
+}
+
 // use counts a use of a model that is here, for the API.
 func (d *daemon) use(ctx context.Context, u model.Use) error {
 	if _, err := d.line.Store.Model(u.Model); err != nil {
 		return named("use", err)
 	}
-	return d.habits.note(ctx, u)
+	return d.used(ctx, u)
 }

@@ -204,6 +204,17 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"cache_optimization.download_cache.temp_file_cleanup_hours": {{"7", "partials", "age", 7 * time.Hour}},
 		"cache_optimization.download_cache.partial_download_cache":  {{"false", "partials", "most", model.Bytes(0)}, {"false", "partials", "restart", false}},
 
+		"cache_optimization.model_cache.enabled":                    {{"false", "models", "Enabled", false}},
+		"cache_optimization.model_cache.max_size_gb":                {{"7", "models", "Max", 7 * model.GiB}},
+		"cache_optimization.model_cache.cache_strategy":             {{"lru_with_frequency", "", "", nil}}, // the only one
+		"cache_optimization.model_cache.preload_frequently_used":    {{"false", "models", "Preload", false}},
+		"cache_optimization.model_cache.cache_metadata_only":        {{"true", "models", "Headers", true}},
+		"cache_optimization.model_cache.lock_in_memory":             {{"true", "models", "Lock", true}},
+		"memory_management.model_cache_size_gb":                     {{"7", "models", "Cap", 7 * model.GiB}},
+		"memory_management.memory_mapping.use_mmap_for_large_files": {{"false", "models", "Map", false}},
+		"memory_management.memory_mapping.mmap_threshold_mb":        {{"7", "models", "MapFrom", 7 * model.MiB}},
+		"memory_management.memory_mapping.mmap_populate":            {{"false", "models", "Map", false}},
+
 		"server.listen":                  {{"127.0.0.1:7", "config", "Server.Listen", "127.0.0.1:7"}},
 		"server.metrics_listen":          {{"127.0.0.1:7", "config", "Server.MetricsListen", "127.0.0.1:7"}},
 		"server.access_log":              {{"true", "config", "Server.AccessLog", true}},
@@ -268,6 +279,8 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 				} else {
 					got = field(r, name)
 				}
+			case "models":
+				got = field(cacheSettings(b.config.(config.Config)), a.field)
 			case "wish":
 				got = field(wish(b.config.(config.Config), time.Time{}), a.field)
 			case "partials":

@@ -41,8 +41,7 @@ type moving struct {
 }
 
 func newMoves(d *daemon) *moves {
-	threads := host.NewThreads(func(problem string) { d.log.Warn("threads", "problem", problem) })
-	return &moves{d: d, threads: threads.NewPool("moves", 1, host.Class{}), wake: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
+	return &moves{d: d, threads: d.threads.NewPool("moves", 1, host.Class{}), wake: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 }
 
 // Move begins to move a model; see the API.

@@ -64,6 +64,7 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	d.mu.Unlock()
 
 	d.moves.reconsider()
+	d.cache.Configure(cacheSettings(next.Config))
 	acting, restart := config.Changes(before, next)
 	for _, w := range next.Warnings {
 		d.log.Warn("configuration", "key", w.Key, "warning", w.Text)

@@ -30,6 +30,7 @@ import (
 	"ema/internal/queue"
 	"ema/internal/store"
 	"ema/internal/throttle"
+	"ema/internal/tier"
 )
 
 func serveCommand(a *app) *cobra.Command {
@@ -80,6 +81,8 @@ type daemon struct {
 	repairs *repairs
 	habits  *habits
 	moves   *moves
+	cache   *tier.Cache   // of models in memory
+	threads *host.Threads // of all pools
 	meter   host.Meter
 	heap    heap
 	rested  chan struct{} // holds one when a download has ended
@@ -158,7 +161,8 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	if err := d.beginPartials(ctx); err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	d.repairs, d.moves = newRepairs(d), newMoves(d)
+	d.threads = host.NewThreads(func(problem string) { d.log.Warn("threads", "problem", problem) })
+	d.repairs, d.moves, d.cache = newRepairs(d), newMoves(d), d.newCache(e.Config)
 	if d.habits, err = recall(ctx, kept, e.StorageTiers); err != nil {
 		return errors.Join(err, socket.Close())
 	}
@@ -228,6 +232,7 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.repairs.run(ctx) })
 	g.Go(func() error { return d.moves.run(ctx) })
 	g.Go(func() error { return d.moves.rule(ctx) })
+	g.Go(func() error { return d.keepModels(ctx) })
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })

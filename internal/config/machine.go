@@ -5,15 +5,15 @@ type MemoryManagement struct {
 	// Memory limit of ema's own heap; 0 = automatic.
 	HeapSizeGB GB `json:"heap_size_gb" range:"0..1048576"`
 	// Upper bound of cache_optimization.model_cache.max_size_gb; 0 = no bound of its own.
-	ModelCacheSizeGB GB `json:"model_cache_size_gb" range:"0..1048576"`
+	ModelCacheSizeGB GB `json:"model_cache_size_gb" active:"yes" range:"0..1048576"`
 	// All buffers of running downloads together; downloads wait rather than exceed it.
 	DownloadBufferSizeMB MB `json:"download_buffer_size_mb" range:"1..1048576" active:"yes"`
 	// Memory for answers of the hub; 0 = they are kept on disk alone.
 	MetadataCacheSizeMB MB `json:"metadata_cache_size_mb" range:"0..1048576" active:"yes"`
 	// When the garbage collector runs.
 	GCOptimization GCOptimization `json:"gc_optimization"`
-	// Reading large files through memory mapping, for verification and preloading.
-	MemoryMapping MemoryMapping `json:"memory_mapping"`
+	// How files are read into memory for cache_optimization.model_cache.
+	MemoryMapping MemoryMapping `json:"memory_mapping" active:"yes"`
 }
 
 // GCOptimization says when the garbage collector runs.
@@ -28,13 +28,14 @@ type GCOptimization struct {
 	GCIntervalSeconds Seconds `json:"gc_interval_seconds" range:"1..86400"`
 }
 
-// MemoryMapping is for reading large files.
+// MemoryMapping is how large files are read into memory.
 type MemoryMapping struct {
-	// Map files from mmap_threshold_mb on instead of reading them.
+	// Map files from mmap_threshold_mb on instead of reading them, which copies nothing. What is verified is read, not mapped:
+	// so it does not push others out of memory.
 	UseMmapForLargeFiles bool `json:"use_mmap_for_large_files"`
 	// Files from this size are large.
 	MmapThresholdMB MB `json:"mmap_threshold_mb" range:"0..1048576"`
-	// Read the whole mapping ahead.
+	// Have the kernel fill the mapping; false reads the file.
 	MmapPopulate bool `json:"mmap_populate"`
 }
 

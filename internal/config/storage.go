@@ -88,7 +88,7 @@ func defaultTierManagement() TierManagement {
 // CacheOptimization says what is kept for later use.
 type CacheOptimization struct {
 	// Models kept resident in memory.
-	ModelCache ModelCache `json:"model_cache"`
+	ModelCache ModelCache `json:"model_cache" active:"yes"`
 	// Partial files of interrupted downloads.
 	DownloadCache DownloadCache `json:"download_cache" active:"yes"`
 	// Answers of the hub. What it said about a commit is not asked for again. About a branch it is asked each time, and

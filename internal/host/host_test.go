@@ -123,7 +123,7 @@ func TestMemory(t *testing.T) {
 		"of a group with a limit, without the cache that can be dropped": {
 			map[string]string{
 				slot + "memory.max": "409600\n", slot + "memory.current": "204800\n",
-				slot + "memory.stat": "anon 1\ninactive_file 102400\n",
+				slot + "memory.stat": "anon 1\ninactive_file 61440\nactive_file 40960\n",
 			}, 400 * model.KiB, 300 * model.KiB,
 		},
 		"of a group below one with a limit": {

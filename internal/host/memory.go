@@ -72,7 +72,8 @@ func (h *Host) limit(group string) (most, free model.Bytes, limited bool, err er
 		return 0, 0, false, fmt.Errorf("%s/memory.current: %w", group, err)
 	}
 	err = h.lines(group+"/memory.stat", func(fields []string) error {
-		if len(fields) == 2 && fields[0] == "inactive_file" {
+		// The active part is memory to be had too, as it is in MemAvailable: what was read twice is active.
+		if len(fields) == 2 && (fields[0] == "inactive_file" || fields[0] == "active_file") {
 			n, err := number(fields[1])
 			used -= min(n, used)
 			return err

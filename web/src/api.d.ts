@@ -1102,6 +1102,44 @@ export interface components {
             new_status: string;
             success: boolean;
         };
+        /** @description ModelCacheResources are what is kept of models in memory, as it is found there. */
+        ModelCacheResources: {
+            /**
+             * Format: double
+             * @description 0 to 1: the part of the bytes of used models that was in memory already; null before the first use.
+             */
+            hit_rate: number | null;
+            /**
+             * Format: double
+             * @description That are to stay.
+             */
+            kept_mb: number;
+            /**
+             * Format: double
+             * @description For kept_mb; it falls when the machine has less memory to give.
+             */
+            limit_mb: number;
+            /**
+             * Format: double
+             * @description Of these, that nothing can push out.
+             */
+            locked_mb: number;
+            /**
+             * Format: int64
+             * @description Of which something is kept.
+             */
+            models: number;
+            /**
+             * Format: double
+             * @description Of these, in memory now.
+             */
+            resident_mb: number;
+            /**
+             * Format: int64
+             * @description That hit_rate is about.
+             */
+            uses: number;
+        };
         /** @description A ModelMove is a model on its way from one tier to another. It can be used all the while. */
         ModelMove: {
             /** @description The rules asked for it, and no person. */
@@ -1377,6 +1415,8 @@ export interface components {
             /** @description Of the folders of models, each file system once; never null. */
             disks: components["schemas"]["DiskResources"][];
             machine: components["schemas"]["MachineResources"];
+            /** @description ModelCache is about models that are kept in memory; null when none are. */
+            model_cache: components["schemas"]["ModelCacheResources"];
             process: components["schemas"]["ProcessResources"];
             /** Format: date-time */
             timestamp: string;
