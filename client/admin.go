@@ -41,8 +41,8 @@ type Resources struct {
 	Process ProcessResources `json:"process"`
 	Machine MachineResources `json:"machine"`
 	Disks   []DiskResources  `json:"disks"` // of the folders of models, each file system once; never null
-	// ModelCache is about models that are kept in memory; null when none are.
-	ModelCache *ModelCacheResources `json:"model_cache"`
+	// ModelCache is about models that are kept in memory; absent when none are to be.
+	ModelCache *ModelCacheResources `json:"model_cache,omitempty"`
 }
 
 // ModelCacheResources are what is kept of models in memory, as it is found there.

@@ -67,9 +67,10 @@ func TestAModelThatIsUsedIsInMemory(t *testing.T) {
 		t.Errorf("with a limit of 1 MiB: %+v", m)
 	}
 	c.ema("config", "set", "cache_optimization.model_cache.enabled", "false")
-	asks(t, http.DefaultClient, "GET", c.url+"/admin/resources", "", &r)
-	if r.ModelCache != nil {
-		t.Errorf("switched off: %+v", r.ModelCache)
+	var off client.Resources
+	asks(t, http.DefaultClient, "GET", c.url+"/admin/resources", "", &off)
+	if off.ModelCache != nil {
+		t.Errorf("switched off: %+v", off.ModelCache)
 	}
 	c.ends(t)
 }

@@ -1415,8 +1415,8 @@ export interface components {
             /** @description Of the folders of models, each file system once; never null. */
             disks: components["schemas"]["DiskResources"][];
             machine: components["schemas"]["MachineResources"];
-            /** @description ModelCache is about models that are kept in memory; null when none are. */
-            model_cache: components["schemas"]["ModelCacheResources"];
+            /** @description ModelCache is about models that are kept in memory; absent when none are to be. */
+            model_cache?: components["schemas"]["ModelCacheResources"];
             process: components["schemas"]["ProcessResources"];
             /** Format: date-time */
             timestamp: string;
