@@ -1,0 +1,18 @@
+package host
+
+// An Opener is who has opened a file.
+type Opener uint8
+
+// The openers.
+const (
+	Unknown Opener = iota // the system does not tell
+	Self                  // this process
+	Other                 // another one
+)
+
+// An Open is one time that a file was opened.
+type Open struct {
+	Path string
+	By   Opener
+	Lost bool // so many were opened that some were not told of; nothing else is set
+}

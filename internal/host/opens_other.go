@@ -1,0 +1,31 @@
+//go:build !linux
+
+package host
+
+import (
+	"context"
+	"errors"
+)
+
+// Opens would tell of files that are opened.
+type Opens struct{}
+
+// NewOpens fails: only Linux is asked.
+func NewOpens() (*Opens, error) {
+	return nil, errors.New("this system is not asked which files are opened")
+}
+
+// How is no way.
+func (*Opens) How() string { return "" }
+
+// Add does nothing.
+func (*Opens) Add(string) error { return nil }
+
+// Remove does nothing.
+func (*Opens) Remove(string) {}
+
+// Run waits until ctx ends.
+func (*Opens) Run(ctx context.Context, _ func(Open)) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
