@@ -1,9 +1,9 @@
-// Command storage measures how models move between tiers, beside cp and sha256sum on the same files.
+// Command storage measures how models move between tiers and into memory, beside cp and sha256sum on the same files.
 //
 //	go run ./bench/storage                    # everything, about five minutes
 //	go run ./bench/storage -only move -rounds 3 -size 1024
 //
-// It takes five times the size of the model of free disk. The folders of both tiers lie in -dir, and
+// It takes five times the size of the model of free disk, and memory for it once. The folders of both tiers lie in -dir, and
 // -cold puts the other one on another disk.
 package main
 
@@ -29,7 +29,7 @@ type bench struct {
 }
 
 // parts are what can be measured, in this order.
-func parts() []string { return []string{"move", "beside"} }
+func parts() []string { return []string{"move", "beside", "preload", "watch"} }
 
 func main() {
 	var b bench
@@ -61,9 +61,9 @@ func (b *bench) run(ctx context.Context, only string, check bool) (err error) {
 			return fmt.Errorf("there is no part %q; there are %s", part, strings.Join(parts(), ", "))
 		}
 	}
-	for _, tool := range []string{"cp", "sha256sum", "dd"} {
+	for _, tool := range []string{"cp", "sha256sum", "dd", "fincore"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("%s is missing; on Debian: apt-get install coreutils", tool)
+			return fmt.Errorf("%s is missing; on Debian: apt-get install coreutils util-linux-extra", tool)
 		}
 	}
 	if b.dir == "" {
@@ -93,7 +93,7 @@ func (b *bench) run(ctx context.Context, only string, check bool) (err error) {
 			continue
 		}
 		b.table = table{}
-		measure := map[string]func(context.Context) error{"move": b.move, "beside": b.beside}[part]
+		measure := map[string]func(context.Context) error{"move": b.move, "beside": b.beside, "preload": b.preload, "watch": b.watch}[part]
 		if err := measure(ctx); err != nil {
 			return err
 		}

@@ -79,7 +79,7 @@ func (d *daemon) takeStock(ctx context.Context, in model.Tier) ([]tier.Stock, er
 	if err != nil {
 		return nil, err
 	}
-	open, err := host.FilesInUse()
+	open, err := host.LookForFilesInUse()
 	if err != nil {
 		return nil, &model.Error{Op: "clean up", Class: model.DiskError, Err: fmt.Errorf("nobody can tell which models are in use: %w", err)}
 	}
@@ -140,9 +140,9 @@ func (d *daemon) revisions(k store.Model, s *tier.Stock) error {
 }
 
 // inUse reports whether another program has a content of a model open or mapped.
-func (d *daemon) inUse(id model.ID, open func(string) bool) bool {
+func (d *daemon) inUse(id model.ID, open *host.FilesInUse) bool {
 	for _, path := range d.line.Store.BlobPaths(id) {
-		if open(path) {
+		if open.Has(path) {
 			return true
 		}
 	}
@@ -276,7 +276,7 @@ func (d *daemon) carryOut(ctx context.Context, one api.Cleaned, plan store.Remov
 		return one
 	}
 	defer again()
-	open, err := host.FilesInUse()
+	open, err := host.LookForFilesInUse()
 	waits := d.waits()
 	switch {
 	case err != nil:

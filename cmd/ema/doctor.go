@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ema/internal/config"
+	"ema/internal/host"
 	"ema/internal/model"
 	"ema/internal/source"
 	"ema/internal/store"
@@ -85,7 +86,24 @@ func (a *app) examine(ctx context.Context) []finding {
 		all = append(all, storeFinding(s), diskFinding(s, e.Cleanup), ownerFinding(s), leftoverFinding(s, time.Now()))
 	}
 	all = append(all, a.hubFindings(ctx, e.Config)...)
-	return append(all, limitFinding(connections(e.ConnectionSettings)))
+	return append(all, limitFinding(connections(e.ConnectionSettings)), usesFinding())
+}
+
+// usesFinding tells how the daemon would notice that other programs use models.
+func usesFinding() finding {
+	opens, err := host.NewOpens()
+	if err != nil {
+		return finding{"uses", warn, "uses by other programs cannot be counted: " + err.Error(), "tell the daemon of uses with POST /api/v1/models/usage"}
+	}
+	by := opens.How()
+	if err := opens.Close(); err != nil {
+		return failure("uses", err)
+	}
+	found := "uses by other programs are counted, by " + by
+	if by == "inotify" {
+		found += ": programs that read a file and close it at once may be missed"
+	}
+	return finding{Check: "uses", Status: good, Found: found}
 }
 
 // failure is the finding that an error makes: its hint is the fix.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -15,11 +16,25 @@ import (
 	"ema/internal/model"
 )
 
+// aside is another name of a file, which can be opened without using its model.
+func (c *tidy) aside(path string) string {
+	c.t.Helper()
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	name := filepath.Join(c.t.TempDir(), "aside")
+	if err := os.Link(real, name); err != nil {
+		c.t.Fatal(err)
+	}
+	return name
+}
+
 func TestAModelThatIsUsedIsInMemory(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
 	c := tidying(ctx, t, "7")
-	path := filepath.Join(strings.TrimSpace(c.ema("path", "acme/slow")), "weights.bin")
+	path := c.aside(filepath.Join(strings.TrimSpace(c.ema("path", "acme/slow")), "weights.bin"))
 	size := int64(8 * model.MiB)
 	resident := func() int64 {
 		t.Helper()
@@ -79,7 +94,7 @@ func TestModelsThatWereUsedOftenAreReadAtTheStart(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
 	c := tidying(ctx, t, "7")
-	path := filepath.Join(strings.TrimSpace(c.ema("path", "acme/slow")), "weights.bin")
+	path := c.aside(filepath.Join(strings.TrimSpace(c.ema("path", "acme/slow")), "weights.bin"))
 	for range 10 {
 		asks(t, http.DefaultClient, "POST", c.url+"/models/usage", `{"model_id":"acme/slow"}`, nil)
 	}

@@ -233,6 +233,7 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.moves.run(ctx) })
 	g.Go(func() error { return d.moves.rule(ctx) })
 	g.Go(func() error { return d.keepModels(ctx) })
+	g.Go(func() error { return d.watchUses(ctx) })
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })

@@ -15,23 +15,21 @@ import (
 // An inode tells files apart that have several names.
 type inode struct{ device, number uint64 }
 
-// filesInUse are the files that other processes had open or mapped.
-type filesInUse struct {
+// FilesInUse are the files that other processes had open or mapped at one moment.
+type FilesInUse struct {
 	open   map[inode]bool
 	mapped map[string]uint64 // by path: maps of some file systems name a device that no file has
 	blind  bool              // there are processes that may not be looked at
 }
 
-// FilesInUse looks once which files other processes have open or mapped, and returns whether one of them is. It is for many
-// questions at once; what is opened later it does not see. Of processes that may not be looked at, a lease tells for each
-// file that is asked about (fcntl(2)): the kernel grants it only where nobody, this process included, has the file open.
-// What nobody can tell counts as open.
-func FilesInUse() (func(path string) bool, error) {
+// LookForFilesInUse looks once which files other processes have open or mapped. It is for many questions at once; what is opened
+// later it does not see.
+func LookForFilesInUse() (*FilesInUse, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
-	o := filesInUse{open: map[inode]bool{}, mapped: map[string]uint64{}}
+	o := &FilesInUse{open: map[inode]bool{}, mapped: map[string]uint64{}}
 	self := os.Getpid()
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -42,14 +40,14 @@ func FilesInUse() (func(path string) bool, error) {
 			o.blind = true
 		}
 	}
-	return o.has, nil
+	return o, nil
 }
 
 // gone reports whether a process has ended while it was looked at.
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
 // look notes what one process has open and mapped.
-func (o *filesInUse) look(proc string) error {
+func (o *FilesInUse) look(proc string) error {
 	dir := filepath.Join(proc, "fd")
 	files, err := os.ReadDir(dir)
 	if err != nil {
@@ -74,7 +72,7 @@ func (o *filesInUse) look(proc string) error {
 }
 
 // mapping notes a line of maps: address, mode, offset, device, inode, path; see proc_pid_maps(5).
-func (o *filesInUse) mapping(line string) {
+func (o *FilesInUse) mapping(line string) {
 	part := strings.Fields(line)
 	if len(part) < 6 {
 		return
@@ -93,7 +91,8 @@ func (o *filesInUse) mapping(line string) {
 	o.mapped[line[at:]] = number
 }
 
-func (o *filesInUse) has(path string) bool {
+// Sees reports whether a process that may be looked at had a file open or mapped.
+func (o *FilesInUse) Sees(path string) bool {
 	var st unix.Stat_t
 	if unix.Stat(path, &st) != nil {
 		return false // it is not there
@@ -101,10 +100,19 @@ func (o *filesInUse) has(path string) bool {
 	if o.open[inode{st.Dev, st.Ino}] {
 		return true
 	}
-	if real, err := filepath.EvalSymlinks(path); err == nil && o.mapped[real] == st.Ino && st.Ino != 0 {
+	real, err := filepath.EvalSymlinks(path)
+	return err == nil && o.mapped[real] == st.Ino && st.Ino != 0
+}
+
+// Has reports whether a process had a file open or mapped, or may have had. Of processes that may not be looked at, a lease
+// tells (fcntl(2)): the kernel grants it only where nobody, this process included, has the file open. What nobody can tell
+// counts as open.
+func (o *FilesInUse) Has(path string) bool {
+	if o.Sees(path) {
 		return true
 	}
-	return o.blind && !leased(path)
+	var st unix.Stat_t
+	return o.blind && unix.Stat(path, &st) == nil && !leased(path)
 }
 
 // leased reports whether the kernel grants a lease of a file, which it gives back at once: then nobody has it open.

@@ -59,18 +59,18 @@ func TestWhatAnotherProcessHasOpenOrMappedIsSeen(t *testing.T) {
 			if _, err := fmt.Fscanln(out, new(string)); err != nil {
 				t.Fatal(err)
 			}
-			open, err := FilesInUse()
+			open, err := LookForFilesInUse()
 			if err != nil {
 				t.Fatal(err)
 			}
-			blind, sees := filesInUse{blind: true}, filesInUse{open: map[inode]bool{}, mapped: map[string]uint64{}}
-			if !open(path) || !open(link) || open(filepath.Join(dir, "none")) {
-				t.Errorf("%v, by its link %v, what is not there %v", open(path), open(link), open(filepath.Join(dir, "none")))
+			blind, sees := FilesInUse{blind: true}, FilesInUse{open: map[inode]bool{}, mapped: map[string]uint64{}}
+			if !open.Has(path) || !open.Sees(link) || open.Has(filepath.Join(dir, "none")) {
+				t.Errorf("%v, by its link %v, what is not there %v", open.Has(path), open.Sees(link), open.Has(filepath.Join(dir, "none")))
 			}
-			if blind.has(filepath.Join(dir, "none")) {
+			if blind.Has(filepath.Join(dir, "none")) {
 				t.Error("a file that is not there has a lease")
 			}
-			if how == "open" && !blind.has(path) {
+			if how == "open" && !blind.Has(path) {
 				t.Error("a lease does not tell that the file is open")
 			}
 			if err := in.Close(); err != nil {
@@ -83,16 +83,16 @@ func TestWhatAnotherProcessHasOpenOrMappedIsSeen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := sees.look("/proc/self"); err != nil || !sees.has(other) || sees.has(path) {
-				t.Errorf("looking at this process finds %v, %v, %v", sees.has(other), sees.has(path), err)
+			if err := sees.look("/proc/self"); err != nil || !sees.Sees(other) || sees.Sees(path) {
+				t.Errorf("looking at this process finds %v, %v, %v", sees.Sees(other), sees.Sees(path), err)
 			}
 			if err := mine.Close(); err != nil {
 				t.Error(err)
 			}
-			if open, err := FilesInUse(); err != nil || open(path) || open(other) {
-				t.Errorf("when it has ended: %v, %v, %v", open(path), open(other), err)
+			if open, err := LookForFilesInUse(); err != nil || open.Has(path) || open.Has(other) {
+				t.Errorf("when it has ended: %v, %v, %v", open.Has(path), open.Has(other), err)
 			}
-			if blind.has(path) {
+			if blind.Has(path) {
 				t.Error("a lease is not granted of what nobody has open")
 			}
 		})

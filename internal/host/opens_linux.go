@@ -154,6 +154,9 @@ func (o *Opens) Remove(dir string) {
 	delete(o.watches, dir)
 }
 
+// Close ends listening, where Run does not.
+func (o *Opens) Close() error { return o.file.Close() }
+
 // Run tells of each open until ctx ends, and closes o then.
 func (o *Opens) Run(ctx context.Context, told func(Open)) error {
 	stop := context.AfterFunc(ctx, func() { _ = o.file.Close() })

@@ -24,6 +24,9 @@ func (*Opens) Add(string) error { return nil }
 // Remove does nothing.
 func (*Opens) Remove(string) {}
 
+// Close does nothing.
+func (*Opens) Close() error { return nil }
+
 // Run waits until ctx ends.
 func (*Opens) Run(ctx context.Context, _ func(Open)) error {
 	<-ctx.Done()

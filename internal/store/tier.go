@@ -208,6 +208,15 @@ func (w *Writer) writeDurably(name string, v any) error {
 	return w.saveNames()
 }
 
+// BlobFolders are those in which contents of a model lie, or would lie, in all tiers.
+func (s *Store) BlobFolders(id model.ID) []string {
+	dirs := []string{s.blobsDir(id)}
+	for _, t := range s.coldTiers() {
+		dirs = append(dirs, s.tierBlobs(t, id))
+	}
+	return dirs
+}
+
 func (s *Store) tierBlobs(t model.Tier, id model.ID) string {
 	if t == model.Hot {
 		return s.blobsDir(id)
