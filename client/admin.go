@@ -41,8 +41,18 @@ type Resources struct {
 	Process ProcessResources `json:"process"`
 	Machine MachineResources `json:"machine"`
 	Disks   []DiskResources  `json:"disks"` // of the folders of models, each file system once; never null
+	// Limits are those that the daemon keeps itself.
+	Limits Limits `json:"limits"`
 	// ModelCache is about models that are kept in memory; absent when none are to be.
 	ModelCache *ModelCacheResources `json:"model_cache,omitempty"`
+}
+
+// Limits are what the daemon takes at most.
+type Limits struct {
+	Workers           int      `json:"workers"` // threads that run Go code at once
+	IOThreads         int      `json:"io_threads"`
+	BackgroundThreads int      `json:"background_threads"`
+	HeapMB            *float64 `json:"heap_mb"` // from which the heap is collected all the time; null is no limit
 }
 
 // ModelCacheResources are what is kept of models in memory, as it is found there.

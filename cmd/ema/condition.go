@@ -127,7 +127,7 @@ func (d *daemon) resources(ctx context.Context) (client.Resources, error) {
 			MemoryTotalMB: known(u.Memory, float64(model.MiB)), MemoryAvailableMB: known(u.Available, float64(model.MiB)),
 			NetworkMBps: known(u.Network, float64(model.MiB)),
 		},
-		Disks: []client.DiskResources{}, ModelCache: d.inMemory(ctx),
+		Disks: []client.DiskResources{}, Limits: d.limits(), ModelCache: d.inMemory(ctx),
 	}
 	if u.Memory > 0 && u.Available >= 0 {
 		r.Machine.MemoryPercent = known(100*(u.Memory-u.Available)/u.Memory, 1)

@@ -15,7 +15,18 @@ type heap struct {
 	collectAt func(percent int)
 
 	mu    sync.Mutex
-	works int // downloads and commands that are under way
+	works int           // downloads and commands that are under way
+	turn  chan struct{} // closed when something begins or ends; nil while nobody waits for it
+}
+
+// state reports whether something works, and when to ask again.
+func (h *heap) state() (working bool, turn <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.turn == nil {
+		h.turn = make(chan struct{})
+	}
+	return h.works > 0, h.turn
 }
 
 // work says that a download or a command begins; done says that it has ended.
@@ -29,6 +40,10 @@ func (h *heap) add(n int) {
 	defer h.mu.Unlock()
 	worked := h.works > 0
 	h.works += n
+	if h.turn != nil && worked != (h.works > 0) {
+		close(h.turn)
+		h.turn = nil
+	}
 	switch {
 	case !worked && h.works > 0:
 		h.collectAt(heapOfWork)

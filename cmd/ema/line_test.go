@@ -12,6 +12,7 @@ import (
 
 	"ema/internal/api/trust"
 	"ema/internal/config"
+	"ema/internal/host"
 	"ema/internal/model"
 	"ema/internal/store"
 )
@@ -84,6 +85,7 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		field string
 		want  any
 	}
+	gib := float64(model.GiB)
 	keys := map[string][]arrival{
 		"store.path":          {{"/elsewhere", "store", "Path", "/elsewhere"}},
 		"store.state_dir":     {{"/state", "store", "StateDir", "/state"}},
@@ -215,6 +217,22 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"memory_management.memory_mapping.mmap_threshold_mb":        {{"7", "models", "MapFrom", 7 * model.MiB}},
 		"memory_management.memory_mapping.mmap_populate":            {{"false", "models", "Map", false}},
 
+		"memory_management.heap_size_gb":                                {{"7", "heap", "limit", int64(0.8 * 7 * gib)}},
+		"memory_management.gc_optimization.enabled":                     {{"false", "heap", "every", time.Duration(0)}},
+		"memory_management.gc_optimization.gc_threshold":                {{"0.5", "heap", "limit", int64(0.9 * 0.5 * 64 * gib)}},
+		"memory_management.gc_optimization.aggressive_gc_on_low_memory": {{"false", "heap", "aggressive", false}},
+		"memory_management.gc_optimization.gc_interval_seconds":         {{"7", "heap", "every", 7 * time.Second}},
+		"cpu_optimization.worker_processes":                             {{"2", "config", "CPUOptimization.WorkerProcesses", 2}},
+		"cpu_optimization.worker_threads_per_process":                   {{"2", "config", "CPUOptimization.WorkerThreadsPerProcess", 2}},
+		"cpu_optimization.io_threads":                                   {{"3", "config", "CPUOptimization.IOThreads", 3}},
+		"cpu_optimization.background_task_threads":                      {{"3", "config", "CPUOptimization.BackgroundTaskThreads", 3}},
+		"cpu_optimization.cpu_affinity.enabled":                         {{"true", "config", "CPUOptimization.CPUAffinity.Enabled", true}},
+		"cpu_optimization.cpu_affinity.worker_cores":                    {{"1", "bound", "work", []int{1}}},
+		"cpu_optimization.cpu_affinity.io_cores":                        {{"1", "bound", "io", []int{1}}},
+		"cpu_optimization.cpu_affinity.background_cores":                {{"1", "bound", "background", []int{1}}},
+		"cpu_optimization.process_priority.main_process":                {{"idle", "class", "work", host.Idle}},
+		"cpu_optimization.process_priority.background_processes":        {{"high", "class", "io", host.High}, {"high", "class", "background", host.High}},
+
 		"server.listen":                  {{"127.0.0.1:7", "config", "Server.Listen", "127.0.0.1:7"}},
 		"server.metrics_listen":          {{"127.0.0.1:7", "config", "Server.MetricsListen", "127.0.0.1:7"}},
 		"server.access_log":              {{"true", "config", "Server.AccessLog", true}},
@@ -278,6 +296,17 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 					got = field(r.Tiers[model.Tier(name)], value)
 				} else {
 					got = field(r, name)
+				}
+			case "heap":
+				r := heapRuleOf(b.config.(config.Config).MemoryManagement, 64*model.GiB)
+				got = map[string]any{"limit": r.limit, "every": r.every, "aggressive": r.aggressive}[a.field]
+			case "bound", "class":
+				c := b.config.(config.Config).CPUOptimization
+				c.CPUAffinity.Enabled = true
+				work, io, background := classes(c)
+				one := map[string]host.Class{"work": work, "io": io, "background": background}[a.field]
+				if got = one.Priority; a.where == "bound" {
+					got = one.Cores
 				}
 			case "models":
 				got = field(cacheSettings(b.config.(config.Config)), a.field)

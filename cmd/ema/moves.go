@@ -41,7 +41,7 @@ type moving struct {
 }
 
 func newMoves(d *daemon) *moves {
-	return &moves{d: d, threads: d.threads.NewPool("moves", 1, host.Class{}), wake: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
+	return &moves{d: d, threads: d.pools.io, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
 }
 
 // Move begins to move a model; see the API.

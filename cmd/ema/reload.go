@@ -65,6 +65,10 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 
 	d.moves.reconsider()
 	d.cache.Configure(cacheSettings(next.Config))
+	d.pools.configure(next.CPUOptimization)
+	if err := d.keepMemory(next.Config); err != nil {
+		return client.Reloaded{}, err
+	}
 	acting, restart := config.Changes(before, next)
 	for _, w := range next.Warnings {
 		d.log.Warn("configuration", "key", w.Key, "warning", w.Text)

@@ -23,12 +23,13 @@ func cacheSettings(c config.Config) tier.CacheSettings {
 	}
 }
 
-// newCache makes the cache of models in memory. It reads ahead on a thread of its own, at idle priority.
+// newCache makes the cache of models in memory. It reads ahead at idle I/O priority.
 func (d *daemon) newCache(c config.Config) *tier.Cache {
-	pool := d.threads.NewPool("preload", 1, host.Class{Priority: host.Idle})
 	return tier.NewCache(tier.CacheNeeds{
 		Files: d.contents, Memory: d.host.Memory, Pages: host.PageCache{},
-		Idle: func(ctx context.Context, do func(context.Context) error) error { return pool.DoAt(ctx, host.IOLow, do) },
+		Idle: func(ctx context.Context, do func(context.Context) error) error {
+			return d.pools.background.DoAt(ctx, host.IOLow, do)
+		},
 		Note: func(err error) { d.log.Warn("models in memory", "error", err.Error()) },
 	}, cacheSettings(c))
 }

@@ -81,8 +81,9 @@ type daemon struct {
 	repairs *repairs
 	habits  *habits
 	moves   *moves
-	cache   *tier.Cache   // of models in memory
-	threads *host.Threads // of all pools
+	cache   *tier.Cache // of models in memory
+	pools   *pools
+	janitor *janitor
 	meter   host.Meter
 	heap    heap
 	rested  chan struct{} // holds one when a download has ended
@@ -142,7 +143,11 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 		app: a, line: l, ledger: kept, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New("", a.processors()),
 		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1), tidying: make(chan struct{}, 1), heap: heap{collectAt: a.collectAt},
 	}
+	if wanted, given := a.workers(e.CPUOptimization); wanted > given {
+		l.log.Warn("one process: cpu_optimization's worker_processes and worker_threads_per_process together are bounded by the processors", "wanted", wanted, "given", given)
+	}
 	a.collectAt(heapOfAnswers)
+	d.janitor = newJanitor(d.host.Memory)
 	tell := d.hostWaits
 	l.waits.Store(&tell)
 	d.keeper = throttle.NewKeeper(d.limiter, d.limitChanged)
@@ -161,7 +166,11 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	if err := d.beginPartials(ctx); err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	d.threads = host.NewThreads(func(problem string) { d.log.Warn("threads", "problem", problem) })
+	d.pools = newPools(e.CPUOptimization, func(problem string) { d.log.Warn("threads", "problem", problem) })
+	l.Run = d.pools.io.Do
+	if err := d.keepMemory(e.Config); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	d.repairs, d.moves, d.cache = newRepairs(d), newMoves(d), d.newCache(e.Config)
 	if d.habits, err = recall(ctx, kept, e.StorageTiers); err != nil {
 		return errors.Join(err, socket.Close())
@@ -234,6 +243,7 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.moves.rule(ctx) })
 	g.Go(func() error { return d.keepModels(ctx) })
 	g.Go(func() error { return d.watchUses(ctx) })
+	g.Go(func() error { return d.janitor.run(ctx, &d.heap) })
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })

@@ -2,16 +2,16 @@ package config
 
 // MemoryManagement limits memory.
 type MemoryManagement struct {
-	// Memory limit of ema's own heap; 0 = automatic.
-	HeapSizeGB GB `json:"heap_size_gb" range:"0..1048576"`
+	// Memory limit of ema's own heap; 0 = nine tenths of the memory of the machine, or of the container. GOMEMLIMIT goes before.
+	HeapSizeGB GB `json:"heap_size_gb" active:"yes" range:"0..1048576"`
 	// Upper bound of cache_optimization.model_cache.max_size_gb; 0 = no bound of its own.
 	ModelCacheSizeGB GB `json:"model_cache_size_gb" active:"yes" range:"0..1048576"`
 	// All buffers of running downloads together; downloads wait rather than exceed it.
 	DownloadBufferSizeMB MB `json:"download_buffer_size_mb" range:"1..1048576" active:"yes"`
 	// Memory for answers of the hub; 0 = they are kept on disk alone.
 	MetadataCacheSizeMB MB `json:"metadata_cache_size_mb" range:"0..1048576" active:"yes"`
-	// When the garbage collector runs.
-	GCOptimization GCOptimization `json:"gc_optimization"`
+	// When the garbage collector of the daemon runs.
+	GCOptimization GCOptimization `json:"gc_optimization" active:"yes"`
 	// How files are read into memory for cache_optimization.model_cache.
 	MemoryMapping MemoryMapping `json:"memory_mapping" active:"yes"`
 }
@@ -20,11 +20,11 @@ type MemoryManagement struct {
 type GCOptimization struct {
 	// Switches this section on.
 	Enabled bool `json:"enabled"`
-	// Share of the memory limit from which it runs more often.
+	// Share of the memory limit from which it runs all the time.
 	GCThreshold float64 `json:"gc_threshold" range:"0.05..1"`
-	// Give memory back at once when the machine is short of it.
+	// Give memory back to the system when less than a tenth of it is left, at each of these collections.
 	AggressiveGCOnLowMemory bool `json:"aggressive_gc_on_low_memory"`
-	// Longest time between two looks at memory.
+	// How often it collects at least while something works; an idle daemon never wakes for it.
 	GCIntervalSeconds Seconds `json:"gc_interval_seconds" range:"1..86400"`
 }
 
@@ -51,15 +51,15 @@ func defaultMemoryManagement() MemoryManagement {
 // worker_threads_per_process is the number of threads that run Go code at once, bounded by the cores there are.
 type CPUOptimization struct {
 	// One factor of the threads that run at once; 0 = automatic.
-	WorkerProcesses int `json:"worker_processes" range:"0..4096" restart:"yes"`
+	WorkerProcesses int `json:"worker_processes" active:"yes" range:"0..4096" restart:"yes"`
 	// The other factor; 0 = automatic.
-	WorkerThreadsPerProcess int `json:"worker_threads_per_process" range:"0..4096" restart:"yes"`
-	// Disk operations at once when verifying and moving.
-	IOThreads int `json:"io_threads" range:"1..1024"`
-	// Background tasks at once.
-	BackgroundTaskThreads int `json:"background_task_threads" range:"1..1024"`
+	WorkerThreadsPerProcess int `json:"worker_threads_per_process" active:"yes" range:"0..4096" restart:"yes"`
+	// Files that the daemon verifies or moves at once, as far as there are processors.
+	IOThreads int `json:"io_threads" active:"yes" range:"1..1024"`
+	// Other tasks of the daemon at once that can wait, as reading models into memory.
+	BackgroundTaskThreads int `json:"background_task_threads" active:"yes" range:"1..1024"`
 	// Cores for each kind of work.
-	CPUAffinity CPUAffinity `json:"cpu_affinity"`
+	CPUAffinity CPUAffinity `json:"cpu_affinity" active:"yes"`
 	// Priorities of each kind of work.
 	ProcessPriority ProcessPriority `json:"process_priority"`
 }
@@ -78,12 +78,12 @@ type CPUAffinity struct {
 
 // ProcessPriority sets the priority of the threads that do each kind of work.
 type ProcessPriority struct {
-	// The API and everything without a class of its own. High needs the permission to raise priorities.
-	MainProcess string `json:"main_process" enum:"high,normal,below_normal,idle"`
-	// Downloads.
+	// The API, downloads and everything without a class of its own. High needs the permission to raise priorities.
+	MainProcess string `json:"main_process" active:"yes" enum:"high,normal,below_normal,idle"`
+	// Downloads: they run on the threads of the API, so this is main_process.
 	DownloadProcesses string `json:"download_processes" enum:"high,normal,below_normal,idle"`
-	// Checks, moves and cleaning up.
-	BackgroundProcesses string `json:"background_processes" enum:"high,normal,below_normal,idle"`
+	// Verifying, moving and reading into memory.
+	BackgroundProcesses string `json:"background_processes" active:"yes" enum:"high,normal,below_normal,idle"`
 }
 
 func defaultCPUOptimization() CPUOptimization {

@@ -31,7 +31,7 @@ func (l *Line) open(ctx context.Context, w *store.Writer, r *resolved, f model.F
 
 // adopt proves a blob that somebody else wrote.
 func (l *Line) adopt(ctx context.Context, w *store.Writer, id model.ID, f model.File, blob string) (right bool, err error) {
-	failed := verify.Files(ctx, []verify.Item{item(id, f, blob)}, 1, func(it verify.Item, res verify.Result, e error) {
+	failed := verify.Files(ctx, []verify.Item{item(id, f, blob)}, verify.Workers{Parallel: 1}, func(it verify.Item, res verify.Result, e error) {
 		if err = e; err == nil && res.OK {
 			right, err = true, w.Prove(id, it.Digest, res.Blocks)
 		}

@@ -57,6 +57,8 @@ type Line struct {
 	Writer *store.Writer
 	// Parallel is how many files are hashed at once; 0 means 2.
 	Parallel int
+	// Run runs what reads and hashes a file that Verify and Repair check; nil runs it as everything else.
+	Run func(context.Context, func(context.Context) error) error
 
 	reserved   reservations
 	configured sync.RWMutex // guards Retry, MinFree and MostHot once the Line is used

@@ -470,7 +470,7 @@ func (l *Line) missing(ctx context.Context, w *store.Writer, id model.ID, wanted
 			unproven = append(unproven, it)
 		}
 	}
-	err := verify.Files(ctx, unproven, l.parallel(), func(it verify.Item, res verify.Result, err error) {
+	err := verify.Files(ctx, unproven, verify.Workers{Parallel: l.parallel()}, func(it verify.Item, res verify.Result, err error) {
 		if err == nil && res.OK {
 			err = w.Prove(id, it.Digest, res.Blocks)
 		}

@@ -82,7 +82,7 @@ func (l *Line) Verify(ctx context.Context, id model.ID, commit string, p *Progre
 		items = append(items, it)
 	}
 	proven := map[model.Digest][]uint32{}
-	err = verify.Files(ctx, items, l.parallel(), func(it verify.Item, res verify.Result, err error) {
+	err = verify.Files(ctx, items, verify.Workers{Parallel: l.parallel(), Run: l.Run}, func(it verify.Item, res verify.Result, err error) {
 		p.FilesDone.Add(1)
 		for _, i := range byDigest[it.Digest] {
 			switch {

@@ -35,13 +35,26 @@ type Item struct {
 	Progress func(n int64)
 }
 
-// Files verifies items, parallel of them at once; 0 means one per processor. It calls each as items
+// Workers say how items are verified together.
+type Workers struct {
+	Parallel int // so many at once; 0 means one per processor
+	// Run runs what reads and hashes one item, on a thread or at a priority of its choice, and returns what that returns; nil
+	// runs it right away.
+	Run func(context.Context, func(context.Context) error) error
+}
+
+// Files verifies items as w says. It calls each as items
 // come to their end, in any order but never two at a time, with the Result or with what kept the
 // item from being verified: *model.Error that names model and file. Only the end of ctx stops it
 // before the last item; items that this cuts short are not reported, and Files returns ctx.Err().
-func Files(ctx context.Context, items []Item, parallel int, each func(Item, Result, error)) error {
+func Files(ctx context.Context, items []Item, w Workers, each func(Item, Result, error)) error {
+	parallel := w.Parallel
 	if parallel <= 0 {
 		parallel = runtime.GOMAXPROCS(0)
+	}
+	run := w.Run
+	if run == nil {
+		run = func(ctx context.Context, do func(context.Context) error) error { return do(ctx) }
 	}
 	var g errgroup.Group
 	g.SetLimit(parallel)
@@ -51,7 +64,11 @@ func Files(ctx context.Context, items []Item, parallel int, each func(Item, Resu
 			break
 		}
 		g.Go(func() error {
-			res, err := verifyItem(ctx, item)
+			var res Result
+			err := run(ctx, func(ctx context.Context) (err error) {
+				res, err = verifyItem(ctx, item)
+				return err
+			})
 			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 				return err
 			}

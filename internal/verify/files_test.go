@@ -51,7 +51,7 @@ func TestFilesVerifiesAllAndTellsOfEach(t *testing.T) {
 				return onShelf{failing{bytes.NewReader(nil), 5}, &s}, nil
 			}
 			told := map[string]string{} // each is never called twice at a time, so no lock
-			err := Files(t.Context(), items, parallel, func(it Item, res Result, err error) {
+			err := Files(t.Context(), items, Workers{Parallel: parallel}, func(it Item, res Result, err error) {
 				if _, twice := told[it.Path]; twice {
 					t.Errorf("%s was told twice", it.Path)
 				}
@@ -87,7 +87,7 @@ func TestFilesStopsWhenCancelled(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	told := 0
-	err := Files(ctx, items, 2, func(_ Item, _ Result, err error) {
+	err := Files(ctx, items, Workers{Parallel: 2}, func(_ Item, _ Result, err error) {
 		if told++; told == 3 {
 			cancel()
 		}
@@ -99,13 +99,13 @@ func TestFilesStopsWhenCancelled(t *testing.T) {
 		t.Errorf("told of %d files, %d still open: %v", told, s.open.Load(), err)
 	}
 	items[0].Open = func() (Reader, error) { t.Error("opened after cancelling"); return nil, fs.ErrClosed }
-	if err := Files(ctx, items[:1], 1, func(Item, Result, error) { t.Error("told after cancelling") }); !errors.Is(err, context.Canceled) {
+	if err := Files(ctx, items[:1], Workers{Parallel: 1}, func(Item, Result, error) { t.Error("told after cancelling") }); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
 
 func TestFilesOfNothingIsDone(t *testing.T) {
-	if err := Files(t.Context(), nil, 4, nil); err != nil {
+	if err := Files(t.Context(), nil, Workers{Parallel: 4}, nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -1021,6 +1021,23 @@ export interface components {
             /** Format: int64 */
             page: number;
         };
+        /** @description Limits are what the daemon takes at most. */
+        Limits: {
+            /** Format: int64 */
+            background_threads: number;
+            /**
+             * Format: double
+             * @description From which the heap is collected all the time; null is no limit.
+             */
+            heap_mb: number | null;
+            /** Format: int64 */
+            io_threads: number;
+            /**
+             * Format: int64
+             * @description Threads that run Go code at once.
+             */
+            workers: number;
+        };
         /** @description MachineResources are what this machine has, or the container that the daemon is in. */
         MachineResources: {
             /** Format: double */
@@ -1414,6 +1431,8 @@ export interface components {
         Resources: {
             /** @description Of the folders of models, each file system once; never null. */
             disks: components["schemas"]["DiskResources"][];
+            /** @description Limits are those that the daemon keeps itself. */
+            limits: components["schemas"]["Limits"];
             machine: components["schemas"]["MachineResources"];
             /** @description ModelCache is about models that are kept in memory; absent when none are to be. */
             model_cache?: components["schemas"]["ModelCacheResources"];
