@@ -73,7 +73,7 @@ func (b *bench) preloaded(ctx context.Context) (resident int64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if m := r.ModelCache; m != nil && m.ResidentMB >= float64(b.size>>20) {
+		if m := r.ModelCache; m != nil && m.ResidentMB >= 0.99*float64(b.size>>20) {
 			return int64(m.ResidentMB * (1 << 20)), nil
 		}
 		if time.Now().After(deadline) {

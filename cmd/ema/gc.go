@@ -20,7 +20,8 @@ func gcCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Remove what nobody needs any more, and say first what that frees",
-		Long: "Removes contents that no revision uses, files of pulls that were interrupted, and what a crash has left. No model that\n" +
+		Long: "Removes contents that no revision uses, files of pulls that were interrupted, and what a crash has left, and makes one\n" +
+			"file of equal contents of different models, where the file system gives a file several names. No model that\n" +
 			"\"ema ls\" shows as available is touched, and nothing that is being fetched now. Files of interrupted pulls stay as long as\n" +
 			"cache_optimization.download_cache says, and those of downloads that wait in the daemon's queue always.",
 		Example: "  ema gc --dry-run\n  ema gc --older-than 1h",
@@ -47,7 +48,7 @@ func gcCommand(a *app) *cobra.Command {
 				}
 				return r, err
 			}
-			return a.remove(cmd.Context(), s, "ema gc", "all models", plan, dryRun)
+			return a.remove(cmd.Context(), s, removing{command: "ema gc", name: "all models", plan: plan, dryRun: dryRun, share: true})
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go")

@@ -47,7 +47,7 @@ func (a *app) rm(ctx context.Context, args []string, dryRun bool) error {
 			commit, name = k.revisions[0].Commit, name+"@"+k.asked
 		}
 		plan := func() (store.Removal, error) { return s.PlanRemove(k.ID, commit) }
-		if err := a.remove(ctx, s, "ema rm "+name, name, plan, dryRun); err != nil {
+		if err := a.remove(ctx, s, removing{command: "ema rm " + name, name: name, plan: plan, dryRun: dryRun}); err != nil {
 			return err
 		}
 	}
@@ -60,6 +60,13 @@ type removalAnswer struct {
 	Bytes   model.Bytes   `json:"bytes"`
 	Items   []removedItem `json:"items"`
 	Removed bool          `json:"removed"`
+	Shared  *sharedAnswer `json:"shared,omitempty"` // of "ema gc"
+}
+
+// A sharedAnswer says which equal contents of different models are one file now, or would be.
+type sharedAnswer struct {
+	Contents int         `json:"contents"`
+	Bytes    model.Bytes `json:"bytes"` // that this frees
 }
 
 type removedItem struct {
@@ -69,19 +76,28 @@ type removedItem struct {
 	Bytes model.Bytes `json:"bytes"`
 }
 
+// A removing says what is to be removed.
+type removing struct {
+	command, name string
+	plan          func() (store.Removal, error)
+	dryRun        bool
+	share         bool // and equal contents of different models are to be one file
+}
+
 // remove says what a plan takes away, and takes it away unless it is a dry run. The plan is made when the store is ours,
 // so that what is said is what goes.
-func (a *app) remove(ctx context.Context, s *store.Store, command, name string, plan func() (store.Removal, error), dryRun bool) (failed error) {
+func (a *app) remove(ctx context.Context, s *store.Store, rm removing) (failed error) {
+	name, dryRun := rm.name, rm.dryRun
 	var w *store.Writer
 	if !dryRun {
-		own, done, err := a.own(ctx, s, command)
+		own, done, err := a.own(ctx, s, rm.command)
 		if err != nil {
 			return err
 		}
 		defer func() { failed = errors.Join(failed, done()) }()
 		w = own
 	}
-	r, err := plan()
+	r, err := rm.plan()
 	if err != nil {
 		return err
 	}
@@ -106,16 +122,55 @@ func (a *app) remove(ctx context.Context, s *store.Store, command, name string, 
 			return err
 		}
 	}
+	answer := removalAnswer{Model: name, Bytes: r.Bytes, Items: []removedItem{}, Removed: !dryRun}
+	if rm.share {
+		if answer.Shared, err = a.share(ctx, s, w, dryRun); err != nil {
+			return err
+		}
+	}
 	if !a.json {
 		return nil
 	}
-	answer := removalAnswer{Model: name, Bytes: r.Bytes, Items: []removedItem{}, Removed: !dryRun}
 	for _, d := range r.Items {
 		if d.Kind != store.KindFolder {
 			answer.Items = append(answer.Items, removedItem{d.Kind.String(), d.Model.Public(), d.Name, d.Bytes})
 		}
 	}
 	return a.printJSON(answer)
+}
+
+// share makes one file of each content that several models have, or says what that would free: w is nil then.
+func (a *app) share(ctx context.Context, s *store.Store, w *store.Writer, dryRun bool) (*sharedAnswer, error) {
+	twins, err := s.Twins()
+	if err != nil {
+		return nil, err
+	}
+	done := &sharedAnswer{}
+	for _, t := range twins {
+		if a.busy[t.Model] || a.busy[t.Of] {
+			continue
+		}
+		if !dryRun {
+			shared, err := w.Share(ctx, t)
+			if err != nil {
+				return nil, err
+			}
+			if !shared {
+				continue
+			}
+			a.tell(t.Model, "shared")
+		}
+		done.Contents, done.Bytes = done.Contents+1, done.Bytes+t.Bytes
+	}
+	if a.json || done.Contents == 0 {
+		return done, nil
+	}
+	verb := "shares"
+	if dryRun {
+		verb = "would share"
+	}
+	_, err = fmt.Fprintf(a.stdout, "%s %s between models; frees %s\n", verb, count(done.Contents, "content", "contents"), done.Bytes)
+	return done, err
 }
 
 // spares refuses to take away what the daemon is downloading.

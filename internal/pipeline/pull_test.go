@@ -403,6 +403,22 @@ func TestTooLittleSpaceIsSaidBeforeTheFirstByte(t *testing.T) {
 	r.pull(t, request(), func(l *pipeline.Line) { l.MinFree = 1 << 60 }) // nothing is to be fetched, so nothing is too large
 }
 
+func TestAContentThatAnotherModelHereHasIsNotFetched(t *testing.T) {
+	weights := demohub.File("model.safetensors", 5*model.MiB)
+	r := newRig(t, demohub.Repo(acme.Name, weights), demohub.Repo("acme/twin", weights, demohub.Bytes("config.json", []byte("{}\n"))))
+	r.pull(t, request())
+	before := r.hub.Stats().Body
+	req := request()
+	req.ID = model.ID{Name: "acme/twin"}
+	res := r.pull(t, req)
+	if got := r.hub.Stats().Body - before; got > 64<<10 {
+		t.Errorf("%d bytes were sent for it", got)
+	}
+	if report, err := r.line(t).Verify(t.Context(), req.ID, res.Commit, &pipeline.Progress{}); err != nil || !report.OK() {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
 func TestTheHotTierIsNotFilledBeyondItsBound(t *testing.T) {
 	r := repo(t, parts(files())...)
 	r.pull(t, request())

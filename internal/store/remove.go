@@ -145,10 +145,10 @@ func (r *Removal) addIfThere(d Doomed) {
 	r.add(d)
 }
 
-// treeBytesOnDisk sums the regular files at or below path: links weigh nothing.
+// treeBytesOnDisk sums the regular files at or below path: links weigh nothing, nor does a file that has other names.
 func treeBytesOnDisk(path string, info fs.FileInfo) (sum model.Bytes) {
 	if info.Mode().IsRegular() {
-		return model.Bytes(info.Size())
+		return alone(info)
 	}
 	if !info.IsDir() {
 		return 0
@@ -156,12 +156,20 @@ func treeBytesOnDisk(path string, info fs.FileInfo) (sum model.Bytes) {
 	_ = filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {
 			if info, err := e.Info(); err == nil {
-				sum += model.Bytes(info.Size())
+				sum += alone(info)
 			}
 		}
 		return nil // what cannot be read is not counted
 	})
 	return sum
+}
+
+// alone is what the removal of one name of a file frees.
+func alone(info fs.FileInfo) model.Bytes {
+	if links(info) > 1 {
+		return 0
+	}
+	return model.Bytes(info.Size())
 }
 
 func (s *Store) planBlob(id model.ID, name string, info fs.FileInfo, r *Removal) {

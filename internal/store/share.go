@@ -1,0 +1,183 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"ema/internal/model"
+)
+
+// Borrow brings a content into a model that another one of this store has, proven: it shares storage where the file system
+// can, else it is the same file under a second name, else a copy. It is false where no other model has it, and of contents of at
+// most BlockSize, which are not worth it. What is borrowed is published when Borrow returns; after a crash at any step it is or is not.
+func (w *Writer) Borrow(ctx context.Context, id model.ID, f model.File) (bool, error) {
+	if f.Digest.IsZero() || f.Size <= BlockSize {
+		return false, nil
+	}
+	owners, err := w.owners(f.Digest.Hex())
+	if err != nil {
+		return false, diskError("borrow", id, f.Path, err)
+	}
+	for _, other := range owners {
+		if other == id {
+			continue
+		}
+		t, ok := w.lending(other, f.Digest, f.Size)
+		if !ok {
+			continue
+		}
+		t.id = id
+		st, _, err := w.take(ctx, t)
+		if errors.Is(err, errChanged) {
+			continue
+		}
+		if err == nil {
+			if err = w.Publish(ctx, []*Staged{st}); err != nil {
+				err = errors.Join(err, w.drop(st))
+			}
+		}
+		return err == nil, diskError("borrow", id, f.Path, err)
+	}
+	return false, nil
+}
+
+// lending is how a content of a model can be taken by another one; false unless it is proven there.
+func (w *Writer) lending(id model.ID, d model.Digest, size int64) (taking, bool) {
+	from, err := filepath.EvalSymlinks(w.blobPath(id, d.Hex())) // it may lie in a colder tier
+	if err != nil {
+		return taking{}, false
+	}
+	info, err := os.Lstat(from)
+	if err != nil || !info.Mode().IsRegular() || info.Size() != size {
+		return taking{}, false
+	}
+	who, crcs, err := w.sidecar(id, d)
+	if err != nil || who != identityOf(info) {
+		return taking{}, false
+	}
+	return taking{id: id, from: from, was: who, want: d, mayLink: ownedByUs(info), proven: crcs}, true
+}
+
+// owners are the models that have a content of that name.
+func (s *Store) owners(name string) (ids []model.ID, err error) {
+	entries, err := os.ReadDir(s.path)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "models--") {
+			continue
+		}
+		if id, ok := s.idOf(e.Name()); ok {
+			if _, err := os.Stat(s.blobPath(id, name)); err == nil {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids, nil
+}
+
+// A Twin is a content that lies in the store more than once.
+type Twin struct {
+	Model model.ID // whose content becomes a second name
+	Of    model.ID // of this one's
+	Name  string
+	Bytes model.Bytes
+}
+
+// Twins finds contents of more than BlockSize that several models have as files of their own in the hot tier, proven to be the
+// same. It changes nothing. Files that share their storage in other ways it cannot tell from others.
+func (s *Store) Twins() (all []Twin, err error) {
+	entries, err := os.ReadDir(s.path)
+	if ignoreMissing(err) != nil {
+		return nil, diskError("find equal contents", model.ID{}, s.path, err)
+	}
+	type first struct {
+		id   model.ID
+		info fs.FileInfo
+	}
+	seen := map[string]first{}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "models--") {
+			continue
+		}
+		id, ok := s.idOf(e.Name())
+		if !ok {
+			continue
+		}
+		blobs, err := os.ReadDir(s.blobsDir(id))
+		if ignoreMissing(err) != nil {
+			return nil, diskError("find equal contents", id, s.blobsDir(id), err)
+		}
+		for _, b := range blobs {
+			info, err := b.Info()
+			if err != nil || !b.Type().IsRegular() || info.Size() <= BlockSize || !s.provenAs(id, b.Name(), info) {
+				continue
+			}
+			one, twice := seen[b.Name()]
+			switch {
+			case !twice:
+				seen[b.Name()] = first{id, info}
+			case one.info.Size() == info.Size() && !os.SameFile(one.info, info):
+				t := Twin{Model: id, Of: one.id, Name: b.Name()}
+				if links(info) == 1 {
+					t.Bytes = model.Bytes(info.Size())
+				}
+				all = append(all, t)
+			}
+		}
+	}
+	return all, nil
+}
+
+func (s *Store) provenAs(id model.ID, name string, info fs.FileInfo) bool {
+	d, err := model.ParseDigest(name)
+	if err != nil || d.Algo() != model.SHA256 {
+		return false
+	}
+	who, _, err := s.sidecar(id, d)
+	return err == nil && who == identityOf(info)
+}
+
+// Share makes one file of a content that two models have, in one step: at every moment both have all of it. It is false where
+// the file system gives the file no second name, or where one of both is not what it was. After a crash in between, the content
+// may count as never verified until the next pull or "ema verify".
+func (w *Writer) Share(ctx context.Context, t Twin) (bool, error) {
+	d, err := model.ParseDigest(t.Name)
+	if err != nil {
+		return false, diskError("share", t.Model, t.Name, err)
+	}
+	info, err := os.Lstat(w.blobPath(t.Model, t.Name))
+	if err != nil || !info.Mode().IsRegular() || !w.provenAs(t.Model, t.Name, info) {
+		return false, nil //nolint:nilerr // it is not what it was
+	}
+	taken, ok := w.lending(t.Of, d, info.Size())
+	if !ok || !taken.mayLink {
+		return false, nil
+	}
+	taken.id, taken.linkOnly = t.Model, true
+	st, _, err := w.take(ctx, taken)
+	switch {
+	case errors.Is(err, errChanged), errors.Is(err, errNoLink):
+		return false, nil
+	case err != nil:
+		return false, diskError("share", t.Model, t.Name, err)
+	}
+	if err := w.Publish(ctx, []*Staged{st}); err != nil {
+		return false, diskError("share", t.Model, t.Name, errors.Join(err, w.drop(st)))
+	}
+	return true, nil
+}
+
+// links is how many names a file has.
+func links(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Nlink) //nolint:unconvert // its type differs by system
+	}
+	return 1
+}
