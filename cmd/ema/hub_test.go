@@ -61,11 +61,13 @@ func withHub(env *testscript.Env) error {
 
 // sampleHub has one model of every kind that the scripts ask for.
 func sampleHub() *demohub.Hub {
-	tiny := []demohub.Part{
-		demohub.Bytes("README.md", []byte("# Tiny\n")),
-		demohub.Bytes("config.json", []byte("{\"model_type\":\"demo\"}\n")),
-		demohub.Safetensors("model.safetensors", 4, 5*model.MiB),
-		demohub.File("part/a.bin", 5000),
+	tiny := func(size model.Bytes) []demohub.Part {
+		return []demohub.Part{
+			demohub.Bytes("README.md", []byte("# Tiny\n")),
+			demohub.Bytes("config.json", []byte("{\"model_type\":\"demo\"}\n")),
+			demohub.Safetensors("model.safetensors", 4, size),
+			demohub.File("part/a.bin", 5000),
+		}
 	}
 	manifest, err := json.Marshal(map[string]any{"files": []map[string]string{
 		{"path": "config.json", "url": "web.json"}, {"path": "weights.bin", "url": "web.bin"},
@@ -73,11 +75,14 @@ func sampleHub() *demohub.Hub {
 	if err != nil {
 		panic(err) // strings are always JSON
 	}
+	size := 5 * model.MiB
 	repo := func(id string, more ...demohub.Part) demohub.Option {
-		return demohub.Repo(id, append(append([]demohub.Part{}, tiny...), more...)...)
+		defer func() { size += 64 }() // each has another content
+		return demohub.Repo(id, append(tiny(size), more...)...)
 	}
 	return demohub.New(
 		repo("acme/tiny", demohub.Tag("v1.0"), demohub.Branch("dev", demohub.Bytes("config.json", []byte("{}\n")))),
+		demohub.Repo("acme/twin", tiny(5*model.MiB)...), // but this one
 		repo("acme/other"),
 		repo("acme/third"),
 		repo("acme/fourth"),

@@ -30,7 +30,7 @@ type taking struct {
 	was      identity
 	want     model.Digest // zero: whatever it is
 	mayLink  bool
-	linkOnly bool // it is to be the same file or nothing
+	linkOnly bool        // it is to be the same file or nothing
 	proven   []uint32    // checksums of its blocks, when it was proven to be want and not touched since
 	progress func(int64) // is told of bytes read; nil is told nothing
 }
