@@ -12,6 +12,8 @@ import (
 
 	"ema/client"
 	"ema/internal/model"
+
+	"ema/bench/table"
 )
 
 // A peer is one that is asked for the same bytes as the others.
@@ -54,7 +56,7 @@ func (p *peer) median(figure func(outcome) float64) float64 {
 	for _, o := range p.results {
 		all = append(all, figure(o))
 	}
-	return middle(all)
+	return table.Middle(all)
 }
 
 // over is the median of the ratios within each round: what runs at the same time is disturbed by the same things.
@@ -63,13 +65,13 @@ func (p *peer) over(other *peer, figure func(outcome) float64) float64 {
 	for i, o := range p.results {
 		all = append(all, figure(o)/figure(other.results[i]))
 	}
-	return middle(all)
+	return table.Middle(all)
 }
 
 // told are figures of peers without a target.
 func (b *bench) told(peers ...*peer) {
 	for _, p := range peers {
-		b.table.note(p.name, fmt.Sprintf("%.0f/s, p50 %.1f ms, p99 %.1f ms", p.median(rate), p.median(p50), p.median(p99)))
+		b.table.Note(p.name, fmt.Sprintf("%.0f/s, p50 %.1f ms, p99 %.1f ms", p.median(rate), p.median(p50), p.median(p99)))
 	}
 }
 
@@ -84,8 +86,8 @@ func (b *bench) spent(d *daemon, before cost, requests float64) error {
 	if requests > 0 {
 		text += fmt.Sprintf(", %.1f µs per request", float64(cpu.Microseconds())/requests)
 	}
-	b.table.note("the daemon's CPU", text)
-	b.table.note("its peak memory", after.peak.String())
+	b.table.Note("the daemon's CPU", text)
+	b.table.Note("its peak memory", after.peak.String())
 	return nil
 }
 
@@ -146,11 +148,11 @@ func (b *bench) many(ctx context.Context, s *store) (err error) {
 	if err := b.compare(ctx, []*peer{ema, theirs, simple}); err != nil {
 		return err
 	}
-	b.table.note("the answer", fmt.Sprintf("%d models, %d bytes; %d connections", s.models, size, connections))
+	b.table.Note("the answer", fmt.Sprintf("%d models, %d bytes; %d connections", s.models, size, connections))
 	b.told(ema, theirs, simple)
-	b.table.atLeast("requests/s ÷ nginx's", "%.2f", ema.over(theirs, rate), 0.7)
-	b.table.atLeast("requests/s ÷ bare's", "%.2f", ema.over(simple, rate), 0.9)
-	b.table.atMost("p99 ÷ nginx's", "%.2f", ema.over(theirs, p99), 3)
+	b.table.AtLeast("requests/s ÷ nginx's", "%.2f", ema.over(theirs, rate), 0.7)
+	b.table.AtLeast("requests/s ÷ bare's", "%.2f", ema.over(simple, rate), 0.9)
+	b.table.AtMost("p99 ÷ nginx's", "%.2f", ema.over(theirs, p99), 3)
 	return b.spent(s.daemon, before, total(ema))
 }
 
@@ -177,12 +179,12 @@ func (b *bench) few(ctx context.Context, s *store) (err error) {
 	if err := b.compare(ctx, []*peer{ema, simple, same, sameSimple}); err != nil {
 		return err
 	}
-	b.table.note("the answer", fmt.Sprintf("%d models, %d bytes; %d connections", s.models, size, connections))
+	b.table.Note("the answer", fmt.Sprintf("%d models, %d bytes; %d connections", s.models, size, connections))
 	b.told(ema, simple, same, sameSimple)
 	// On a machine where the bare handler sends 60,000 in a second, that is 45,000.
-	b.table.atLeast("requests/s ÷ bare's", "%.2f", ema.over(simple, rate), 0.75)
-	b.table.atLeast("304/s", "%.0f", same.median(rate), 60_000)
-	b.table.note("304/s ÷ bare's", fmt.Sprintf("%.2f", same.over(sameSimple, rate)))
+	b.table.AtLeast("requests/s ÷ bare's", "%.2f", ema.over(simple, rate), 0.75)
+	b.table.AtLeast("304/s", "%.0f", same.median(rate), 60_000)
+	b.table.Note("304/s ÷ bare's", fmt.Sprintf("%.2f", same.over(sameSimple, rate)))
 	return b.spent(s.daemon, before, total(ema, same))
 }
 
@@ -218,10 +220,10 @@ func (b *bench) impatient(ctx context.Context, small, large *store) (err error) 
 	}
 	for i, a := range asked {
 		if i == len(asked)-1 {
-			b.table.note("p95 ms, "+a.what, fmt.Sprintf("%.1f", middle(a.all)))
+			b.table.Note("p95 ms, "+a.what, fmt.Sprintf("%.1f", table.Middle(a.all)))
 			break
 		}
-		b.table.atMost("p95 ms, "+a.what, "%.1f", middle(a.all), 5)
+		b.table.AtMost("p95 ms, "+a.what, "%.1f", table.Middle(a.all), 5)
 	}
 	return nil
 }
@@ -263,11 +265,11 @@ func (b *bench) beside(ctx context.Context, s *store) error {
 		lost = append(lost, 100*(1-took[0].Seconds()/took[1].Seconds()))
 		fmt.Fprintf(os.Stderr, "  download: %.2f s alone, %.2f s beside requests\n", took[0].Seconds(), took[1].Seconds())
 	}
-	b.table.note("the load", fmt.Sprintf("%d models, %d connections, each with %v between its requests", s.models, connections, think))
+	b.table.Note("the load", fmt.Sprintf("%d models, %d connections, each with %v between its requests", s.models, connections, think))
 	b.told(asked)
-	b.table.note("the download alone", fmt.Sprintf("%.0f MiB/s of %d MiB", middle(alone), b.file))
-	b.table.atMost("p99 ms", "%.1f", asked.median(p99), 20)
-	b.table.atMost("% that the download loses", "%.1f", middle(lost), 10)
+	b.table.Note("the download alone", fmt.Sprintf("%.0f MiB/s of %d MiB", table.Middle(alone), b.file))
+	b.table.AtMost("p99 ms", "%.1f", asked.median(p99), 20)
+	b.table.AtMost("% that the download loses", "%.1f", table.Middle(lost), 10)
 	return b.spent(s.daemon, before, 0)
 }
 
@@ -322,14 +324,14 @@ func (b *bench) start(ctx context.Context, s *store) error {
 		}
 		answer = append(answer, float64(at.Sub(s.daemon.began).Microseconds())/1000)
 	}
-	b.table.note("the store", fmt.Sprintf("%d models", s.models))
-	b.table.atMost("ms to /readyz", "%.0f", middle(ready), 300)
-	b.table.note("ms to the first answer about all", fmt.Sprintf("%.0f", middle(answer)))
+	b.table.Note("the store", fmt.Sprintf("%d models", s.models))
+	b.table.AtMost("ms to /readyz", "%.0f", table.Middle(ready), 300)
+	b.table.Note("ms to the first answer about all", fmt.Sprintf("%.0f", table.Middle(answer)))
 	c, err := s.daemon.cost()
 	if err != nil {
 		return err
 	}
-	b.table.note("CPU until then", fmt.Sprintf("%.2f s", c.cpu.Seconds()))
-	b.table.note("peak memory then", model.Bytes(c.peak).String())
+	b.table.Note("CPU until then", fmt.Sprintf("%.2f s", c.cpu.Seconds()))
+	b.table.Note("peak memory then", model.Bytes(c.peak).String())
 	return nil
 }

@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"ema/bench/table"
 )
 
 // A load is how much is measured.
@@ -64,7 +66,7 @@ func main() {
 type bench struct {
 	load
 	ema, dir string
-	table    table
+	table    table.Table
 }
 
 func run(ctx context.Context, l load, only, dir, ema string, check bool) (err error) {
@@ -124,7 +126,7 @@ func (b *bench) measure(ctx context.Context, wanted []string) (missed bool, err 
 		if err != nil {
 			return missed, err
 		}
-		b.table = table{}
+		b.table = table.Table{}
 		switch part {
 		case "many":
 			err = b.many(ctx, s)
@@ -143,10 +145,10 @@ func (b *bench) measure(ctx context.Context, wanted []string) (missed bool, err 
 		if err != nil {
 			return missed, fmt.Errorf("%s: %w", part, err)
 		}
-		if err := b.table.print(os.Stdout, part); err != nil {
+		if err := b.table.Print(os.Stdout, part); err != nil {
 			return missed, err
 		}
-		missed = missed || b.table.missed()
+		missed = missed || b.table.Missed()
 	}
 	return missed, nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -75,28 +74,6 @@ func TestTheBareHandlerSendsTheBytesOrSaysThatTheyAreKnown(t *testing.T) {
 		if w.Code != status || (status == http.StatusOK) != (w.Body.String() == "{}") {
 			t.Errorf("who has %q gets %d and %q", tag, w.Code, w.Body)
 		}
-	}
-}
-
-func TestATableSaysWhatWasMissed(t *testing.T) {
-	var kept table
-	kept.note("noted", "1")
-	kept.atLeast("enough", "%.1f", 2, 2)
-	kept.atMost("not too much", "%.1f", 2, 2)
-	if kept.missed() {
-		t.Error("what is kept counts as missed")
-	}
-	for _, add := range []func(*table){
-		func(m *table) { m.atLeast("too little", "%.0f", 1, 2) }, func(m *table) { m.atMost("too much", "%.0f", 3, 2) },
-	} {
-		missed, out := table{}, &bytes.Buffer{}
-		add(&missed)
-		if err := missed.print(out, "part"); err != nil || !missed.missed() || !strings.Contains(out.String(), "| **no** |") {
-			t.Errorf("%v: %s", err, out)
-		}
-	}
-	if middle(nil) != 0 || middle([]float64{3, 1, 2}) != 2 || middle([]float64{4, 1, 2, 3}) != 2.5 {
-		t.Error("the median is not in the middle")
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"ema/bench/table"
 )
 
 // A bench is where and what is measured.
@@ -25,7 +27,7 @@ type bench struct {
 	ema, dir, cold string
 	rounds         int
 	size           int64 // bytes of the model
-	table          table
+	table          table.Table
 }
 
 // parts are what can be measured, in this order.
@@ -92,15 +94,15 @@ func (b *bench) run(ctx context.Context, only string, check bool) (err error) {
 		if !slices.Contains(wanted, part) {
 			continue
 		}
-		b.table = table{}
+		b.table = table.Table{}
 		measure := map[string]func(context.Context) error{"move": b.move, "beside": b.beside, "preload": b.preload, "watch": b.watch}[part]
 		if err := measure(ctx); err != nil {
 			return err
 		}
-		if err := b.table.print(os.Stdout, part); err != nil {
+		if err := b.table.Print(os.Stdout, part); err != nil {
 			return err
 		}
-		missed = missed || b.table.missed()
+		missed = missed || b.table.Missed()
 	}
 	if check && missed {
 		return errors.New("a target is missed")

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"ema/bench/table"
 )
 
 // move measures a demotion and a promotion, with their verification and their syncs, beside cp and sha256sum.
@@ -52,14 +54,14 @@ func (b *bench) move(ctx context.Context) error {
 		fmt.Printf("  round %d: to cold %.2f s, back %.2f s; cp %.2f s, sha256sum %.2f s\n", round+1, both[0].wall, both[1].wall, cp.wall, sum.wall)
 	}
 	t := &b.table
-	t.note("the model", fmt.Sprintf("one file of %d MiB, not in memory", b.size>>20))
-	t.note("to the cold tier, verified and durable", fmt.Sprintf("%.2f s", middle(down)))
-	t.note("and back", fmt.Sprintf("%.2f s", middle(up)))
-	t.note("CPU, most memory", fmt.Sprintf("%.2f s, %.0f MiB", middle(cpu), middle(peak)))
-	t.note("the slower of cp and sha256sum, not synced", fmt.Sprintf("%.2f s", middle(ideal)))
-	t.note("both, one after the other", fmt.Sprintf("%.2f s", middle(after)))
-	t.atLeast("speed ÷ the slower of both", "%.2f", middle(overIdeal), 0.9)
-	t.atLeast("speed ÷ both one after the other", "%.2f", middle(overAfter), 1.6)
+	t.Note("the model", fmt.Sprintf("one file of %d MiB, not in memory", b.size>>20))
+	t.Note("to the cold tier, verified and durable", fmt.Sprintf("%.2f s", table.Middle(down)))
+	t.Note("and back", fmt.Sprintf("%.2f s", table.Middle(up)))
+	t.Note("CPU, most memory", fmt.Sprintf("%.2f s, %.0f MiB", table.Middle(cpu), table.Middle(peak)))
+	t.Note("the slower of cp and sha256sum, not synced", fmt.Sprintf("%.2f s", table.Middle(ideal)))
+	t.Note("both, one after the other", fmt.Sprintf("%.2f s", table.Middle(after)))
+	t.AtLeast("speed ÷ the slower of both", "%.2f", table.Middle(overIdeal), 0.9)
+	t.AtLeast("speed ÷ both one after the other", "%.2f", table.Middle(overAfter), 1.6)
 	return nil
 }
 
@@ -107,9 +109,9 @@ func (b *bench) beside(ctx context.Context) error {
 		}
 	}
 	t := &b.table
-	t.note("a sequential read alone", fmt.Sprintf("%.2f s", middle(alone)))
-	t.note("beside a move at low priority", fmt.Sprintf("%.2f s", middle(loaded)))
-	t.atMost("it loses %", "%.1f", middle(lost), 15)
+	t.Note("a sequential read alone", fmt.Sprintf("%.2f s", table.Middle(alone)))
+	t.Note("beside a move at low priority", fmt.Sprintf("%.2f s", table.Middle(loaded)))
+	t.AtMost("it loses %", "%.1f", table.Middle(lost), 15)
 	return nil
 }
 

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"ema/client"
+
+	"ema/bench/table"
 )
 
 // preload measures what a model that the daemon has read ahead is worth to the first program that loads it, and whether the
@@ -49,10 +51,10 @@ func (b *bench) preload(ctx context.Context) error {
 		fmt.Printf("  round %d: first read %.2f s, again %.2f s; resident says ema %d MiB, fincore %d MiB\n", round+1, cold.wall, warm.wall, ours>>20, theirs>>20)
 	}
 	t := &b.table
-	t.note("first read of a preloaded model", fmt.Sprintf("%.2f s", middle(first)))
-	t.note("read from the page cache", fmt.Sprintf("%.2f s", middle(again)))
-	t.atLeast("speed of the first ÷ the page cache's", "%.2f", middle(ratio), 0.95)
-	t.atMost("resident bytes, % off what fincore says", "%.2f", middle(off), 1)
+	t.Note("first read of a preloaded model", fmt.Sprintf("%.2f s", table.Middle(first)))
+	t.Note("read from the page cache", fmt.Sprintf("%.2f s", table.Middle(again)))
+	t.AtLeast("speed of the first ÷ the page cache's", "%.2f", table.Middle(ratio), 0.95)
+	t.AtMost("resident bytes, % off what fincore says", "%.2f", table.Middle(off), 1)
 	return nil
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ema/bench/table"
 )
 
 // watch measures what a program that maps and loads a model loses because the daemon notices that.
@@ -37,9 +39,9 @@ func (b *bench) watch(ctx context.Context) error {
 		fmt.Printf("  round %d: load alone %.3f s, watched %.3f s\n", round+1, quiet, seen)
 	}
 	t := &b.table
-	t.note("a load from memory through a mapping", fmt.Sprintf("%.3f s", middle(alone)))
-	t.note("while opens are noticed", fmt.Sprintf("%.3f s", middle(watched)))
-	t.atMost("it loses %", "%.1f", middle(lost), 1)
+	t.Note("a load from memory through a mapping", fmt.Sprintf("%.3f s", table.Middle(alone)))
+	t.Note("while opens are noticed", fmt.Sprintf("%.3f s", table.Middle(watched)))
+	t.AtMost("it loses %", "%.1f", table.Middle(lost), 1)
 	return nil
 }
 

@@ -1,4 +1,5 @@
-package main
+// Package table has the figures that a benchmark prints, with their targets.
+package table
 
 import (
 	"fmt"
@@ -13,26 +14,29 @@ type row struct {
 	kept                 bool
 }
 
-// A table is the figures of a part.
-type table struct{ rows []row }
+// A Table is the figures of a part of a benchmark.
+type Table struct{ rows []row }
 
-// note adds a figure without a target.
-func (t *table) note(what, figure string) { t.rows = append(t.rows, row{what: what, figure: figure}) }
+// Note adds a figure without a target.
+func (t *Table) Note(what, figure string) { t.rows = append(t.rows, row{what: what, figure: figure}) }
 
-// atLeast and atMost add a figure with its target.
-func (t *table) atLeast(what, format string, v, target float64) {
+// AtLeast adds a figure with its target.
+func (t *Table) AtLeast(what, format string, v, target float64) {
 	t.rows = append(t.rows, row{what, fmt.Sprintf(format, v), "≥ " + fmt.Sprintf(format, target), v >= target})
 }
 
-func (t *table) atMost(what, format string, v, target float64) {
+// AtMost adds a figure with its target.
+func (t *Table) AtMost(what, format string, v, target float64) {
 	t.rows = append(t.rows, row{what, fmt.Sprintf(format, v), "≤ " + fmt.Sprintf(format, target), v <= target})
 }
 
-func (t *table) missed() bool {
+// Missed reports whether a target is missed.
+func (t *Table) Missed() bool {
 	return slices.ContainsFunc(t.rows, func(r row) bool { return r.target != "" && !r.kept })
 }
 
-func (t *table) print(w io.Writer, title string) error {
+// Print prints the table in Markdown.
+func (t *Table) Print(w io.Writer, title string) error {
 	out := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
 	fmt.Fprintf(out, "\n### %s\n\n", title)
 	fmt.Fprint(out, "| what\t| measured\t| target\t| kept\t|\n|---\t|---\t|---\t|---\t|\n")
@@ -49,8 +53,8 @@ func (t *table) print(w io.Writer, title string) error {
 	return out.Flush()
 }
 
-// middle is the median; the mean of the two in the middle when there is an even number. Without any it is 0.
-func middle(all []float64) float64 {
+// Middle is the median; the mean of the two in the middle when there is an even number. Without any it is 0.
+func Middle(all []float64) float64 {
 	if len(all) == 0 {
 		return 0
 	}
