@@ -94,7 +94,7 @@ func (d *daemon) takeStock(ctx context.Context, in model.Tier) ([]tier.Stock, er
 		}
 		s.Size = max(s.Size, s.Garbage)
 		delete(garbage, k.ID)
-		s.Open = d.inUse(k.ID, open)
+		s.Open = d.inUse(k.ID, open.Sees) // of what is carried out more is asked
 		if err := d.revisions(k, &s); err != nil {
 			return nil, err
 		}
@@ -140,9 +140,9 @@ func (d *daemon) revisions(k store.Model, s *tier.Stock) error {
 }
 
 // inUse reports whether another program has a content of a model open or mapped.
-func (d *daemon) inUse(id model.ID, open *host.FilesInUse) bool {
+func (d *daemon) inUse(id model.ID, open func(path string) bool) bool {
 	for _, path := range d.line.Store.BlobPaths(id) {
-		if open.Has(path) {
+		if open(path) {
 			return true
 		}
 	}
@@ -290,7 +290,7 @@ func (d *daemon) carryOut(ctx context.Context, one api.Cleaned, plan store.Remov
 	case one.Action != client.CleanupCollect && d.habits.isPinned(one.Model):
 		one.Action, one.Reason = client.CleanupKeep, "it is pinned: let it loose first"
 		return one
-	case d.inUse(one.Model, open):
+	case d.inUse(one.Model, open.Has):
 		one.Action, one.Reason = client.CleanupKeep, "another program has it open"
 		return one
 	}

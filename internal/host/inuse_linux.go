@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,8 +19,8 @@ type inode struct{ device, number uint64 }
 // FilesInUse are the files that other processes had open or mapped at one moment.
 type FilesInUse struct {
 	open   map[inode]bool
-	mapped map[string]uint64 // by path: maps of some file systems name a device that no file has
-	blind  bool              // there are processes that may not be looked at
+	mapped map[uint64][]string // paths by inode: maps of some file systems name a device that no file has
+	blind  bool                // there are processes that may not be looked at
 }
 
 // LookForFilesInUse looks once which files other processes have open or mapped. It is for many questions at once; what is opened
@@ -29,7 +30,7 @@ func LookForFilesInUse() (*FilesInUse, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &FilesInUse{open: map[inode]bool{}, mapped: map[string]uint64{}}
+	o := &FilesInUse{open: map[inode]bool{}, mapped: map[uint64][]string{}}
 	self := os.Getpid()
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -88,7 +89,7 @@ func (o *FilesInUse) mapping(line string) {
 	if errHigh == nil && errLow == nil {
 		o.open[inode{unix.Mkdev(uint32(high), uint32(low)), number}] = true
 	}
-	o.mapped[line[at:]] = number
+	o.mapped[number] = append(o.mapped[number], line[at:])
 }
 
 // Sees reports whether a process that may be looked at had a file open or mapped.
@@ -100,8 +101,11 @@ func (o *FilesInUse) Sees(path string) bool {
 	if o.open[inode{st.Dev, st.Ino}] {
 		return true
 	}
+	if len(o.mapped[st.Ino]) == 0 {
+		return false
+	}
 	real, err := filepath.EvalSymlinks(path)
-	return err == nil && o.mapped[real] == st.Ino && st.Ino != 0
+	return err == nil && slices.Contains(o.mapped[st.Ino], real)
 }
 
 // Has reports whether a process had a file open or mapped, or may have had. Of processes that may not be looked at, a lease

@@ -63,7 +63,7 @@ func TestWhatAnotherProcessHasOpenOrMappedIsSeen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			blind, sees := FilesInUse{blind: true}, FilesInUse{open: map[inode]bool{}, mapped: map[string]uint64{}}
+			blind, sees := FilesInUse{blind: true}, FilesInUse{open: map[inode]bool{}, mapped: map[uint64][]string{}}
 			if !open.Has(path) || !open.Sees(link) || open.Has(filepath.Join(dir, "none")) {
 				t.Errorf("%v, by its link %v, what is not there %v", open.Has(path), open.Sees(link), open.Has(filepath.Join(dir, "none")))
 			}
