@@ -24,6 +24,8 @@ type lookout struct {
 	opens *host.Opens
 	seen  *tier.Observer
 
+	sizes map[string]model.Bytes // by path, for the one who hears of opens
+
 	mu      sync.Mutex
 	folders map[string]model.ID // that are watched
 }
@@ -36,7 +38,7 @@ func (d *daemon) watchUses(ctx context.Context) error {
 		return nil
 	}
 	d.log.Info("uses by other programs are counted", "by", opens.How())
-	l := &lookout{d: d, opens: opens, seen: tier.NewObserver(), folders: map[string]model.ID{}}
+	l := &lookout{d: d, opens: opens, seen: tier.NewObserver(), sizes: map[string]model.Bytes{}, folders: map[string]model.ID{}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		err := opens.Run(ctx, func(o host.Open) { l.opened(ctx, o) })
@@ -118,11 +120,11 @@ func (l *lookout) opened(ctx context.Context, o host.Open) {
 	l.mu.Lock()
 	id, known := l.folders[filepath.Dir(o.Path)]
 	l.mu.Unlock()
-	info, err := os.Stat(o.Path)
-	if !known || err != nil || !info.Mode().IsRegular() {
+	if !known {
 		return
 	}
-	if !l.seen.Opened(id, model.Bytes(info.Size()), l.largest(id), time.Now()) {
+	size, err := l.size(o.Path)
+	if err != nil || !l.seen.Opened(id, size, func() model.Bytes { return l.largest(id) }, time.Now()) {
 		return
 	}
 	if o.By == host.Unknown && !others(o.Path) {
@@ -133,6 +135,25 @@ func (l *lookout) opened(ctx context.Context, o host.Open) {
 		l.d.log.Warn("use not counted", "model", id.Public(), "error", err.Error())
 	}
 }
+
+// size is that of a content, which never changes. It is asked for once: some programs open files very often.
+func (l *lookout) size(path string) (model.Bytes, error) {
+	if size, known := l.sizes[path]; known {
+		return size, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	if len(l.sizes) >= mostSizes {
+		clear(l.sizes)
+	}
+	l.sizes[path] = model.Bytes(info.Size())
+	return l.sizes[path], nil
+}
+
+// mostSizes is how many sizes are remembered.
+const mostSizes = 10_000
 
 // others reports whether another program has a file open now. It tells a program that loads a model from this one, which opens
 // files to verify and to move them; programs that it may not look at are not seen.

@@ -38,10 +38,10 @@ func (o *Observer) Withdraw(id model.ID) {
 	delete(o.bursts, id)
 }
 
-// Opened tells of a file of a model that was opened, and how large the largest of that model is. It reports whether that
-// is a use.
-func (o *Observer) Opened(id model.ID, size, largest model.Bytes, at time.Time) bool {
-	if size <= slight && largest > slight {
+// Opened tells of a file of a model that was opened; largest says how large the largest of that model is, and is asked for small
+// ones only. It reports whether that is a use.
+func (o *Observer) Opened(id model.ID, size model.Bytes, largest func() model.Bytes, at time.Time) bool {
+	if size <= slight && largest() > slight {
 		return false
 	}
 	o.mu.Lock()

@@ -23,7 +23,7 @@ func TestALoaderThatOpensAFileManyTimesUsesItsModelOnce(t *testing.T) {
 		t.Run(promise, func(t *testing.T) {
 			o, at, uses := NewObserver(), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), 0
 			for range c.opens {
-				if o.Opened(id, large, large, at) {
+				if o.Opened(id, large, of(large), at) {
 					uses++
 				}
 				at = at.Add(c.every)
@@ -31,7 +31,7 @@ func TestALoaderThatOpensAFileManyTimesUsesItsModelOnce(t *testing.T) {
 			if uses != c.want {
 				t.Errorf("%d uses, want %d", uses, c.want)
 			}
-			if !o.Opened(other, large, large, at) {
+			if !o.Opened(other, large, of(large), at) {
 				t.Error("another model is not used")
 			}
 		})
@@ -41,21 +41,23 @@ func TestALoaderThatOpensAFileManyTimesUsesItsModelOnce(t *testing.T) {
 func TestALookAtTheConfigurationIsNoUse(t *testing.T) {
 	o, now := NewObserver(), time.Now()
 	id := model.ID{Name: "acme/a"}
-	if o.Opened(id, model.KiB, model.GiB, now) {
+	if o.Opened(id, model.KiB, of(model.GiB), now) {
 		t.Error("a small file of a large model counts")
 	}
-	if !o.Opened(id, model.MiB+1, model.GiB, now) {
+	if !o.Opened(id, model.MiB+1, of(model.GiB), now) {
 		t.Error("a large one does not")
 	}
-	if !o.Opened(model.ID{Name: "acme/small"}, model.KiB, model.KiB, now) {
+	if !o.Opened(model.ID{Name: "acme/small"}, model.KiB, of(model.KiB), now) {
 		t.Error("a model of small files is never used")
 	}
 	o.Withdraw(id)
-	if !o.Opened(id, model.GiB, model.GiB, now.Add(time.Second)) {
+	if !o.Opened(id, model.GiB, of(model.GiB), now.Add(time.Second)) {
 		t.Error("what was withdrawn counts")
 	}
-	o.Opened(id, model.GiB, model.GiB, now.Add(time.Hour))
+	o.Opened(id, model.GiB, of(model.GiB), now.Add(time.Hour))
 	if len(o.bursts) != 1 {
 		t.Errorf("%d models are remembered", len(o.bursts))
 	}
 }
+
+func of(size model.Bytes) func() model.Bytes { return func() model.Bytes { return size } }
