@@ -142,6 +142,7 @@ func (d *daemon) revisions(k store.Model, s *tier.Stock) error {
 // inUse reports whether another program has a content of a model open or mapped.
 func (d *daemon) inUse(id model.ID, open *host.FilesInUse) bool {
 	for _, path := range d.line.Store.BlobPaths(id) {
+		d.line.own.opens(path)
 		if open.Has(path) {
 			return true
 		}
