@@ -290,7 +290,7 @@ func (d *daemon) carryOut(ctx context.Context, one api.Cleaned, plan store.Remov
 	case one.Action != client.CleanupCollect && d.habits.isPinned(one.Model):
 		one.Action, one.Reason = client.CleanupKeep, "it is pinned: let it loose first"
 		return one
-	case d.inUse(one.Model, open.Has):
+	case d.inUse(one.Model, func(path string) bool { d.line.own.opens(path); return open.Has(path) }):
 		one.Action, one.Reason = client.CleanupKeep, "another program has it open"
 		return one
 	}

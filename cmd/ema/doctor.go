@@ -101,7 +101,7 @@ func usesFinding() finding {
 	}
 	found := "uses by other programs are counted, by " + by
 	if by == "inotify" {
-		found += ": programs that read a file and close it at once may be missed"
+		found += ": while the daemon itself reads a model, another program that does so may be missed"
 	}
 	return finding{Check: "uses", Status: good, Found: found}
 }

@@ -27,7 +27,9 @@ func (d *daemon) execute(ctx context.Context, c client.Command, stdout, stderr i
 	}
 	switch name {
 	case "verify":
+		defer d.line.own.begin(model.ID{})()
 	case "repair":
+		defer d.line.own.begin(model.ID{})()
 		for _, arg := range args {
 			if id, _, err := model.ParseRef(arg); err == nil { // what is no model the command itself refuses
 				leave, err := d.door.enter(ctx, id)

@@ -31,6 +31,7 @@ type line struct {
 	sources  *reach
 	reached  source.Settings // that sources were made of, but for Tell
 	answers  *source.Answers // of the hub, for sources before and after a change
+	own      *own            // what the daemon opens itself; nil in other commands
 	waits    atomic.Pointer[func(host string, err error, wait time.Duration)]
 	getenv   func(string) string
 	log      *slog.Logger
@@ -64,8 +65,12 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 	}
 	reached.Offline = offline || source.OfflineFromEnv(a.getenv)
 	reached.Steadfast = command == daemonCommand
-	kept := store.New(stored)
 	l := &line{settings: e, getenv: a.getenv}
+	if command == daemonCommand {
+		l.own = newOwn()
+		stored.Disk = ownDisk{own: l.own}
+	}
+	kept := store.New(stored)
 	l.answers = source.NewAnswers(answerSettings(e.Config, kept.StateDir()), func(err error) { l.log.Info("answers", "error", err.Error()) })
 	reached.Answers = l.answers
 	l.reached = reached

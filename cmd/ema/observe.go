@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,8 @@ type lookout struct {
 
 	mu      sync.Mutex
 	folders map[string]model.ID // that are watched
+	said    map[string]bool     // what is wrong, and was logged
+	looked  time.Time           // when it was last looked who has a file open
 }
 
 // watchUses counts uses by other programs until ctx ends. Where that cannot be it says so and does nothing.
@@ -38,7 +41,9 @@ func (d *daemon) watchUses(ctx context.Context) error {
 		return nil
 	}
 	d.log.Info("uses by other programs are counted", "by", opens.How())
-	l := &lookout{d: d, opens: opens, seen: tier.NewObserver(), sizes: map[string]model.Bytes{}, folders: map[string]model.ID{}}
+	l := &lookout{
+		d: d, opens: opens, seen: tier.NewObserver(), sizes: map[string]model.Bytes{}, folders: map[string]model.ID{}, said: map[string]bool{},
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		err := opens.Run(ctx, func(o host.Open) { l.opened(ctx, o) })
@@ -49,6 +54,17 @@ func (d *daemon) watchUses(ctx context.Context) error {
 	})
 	g.Go(func() error { return l.follow(ctx) })
 	return g.Wait()
+}
+
+// warn logs what is wrong, unless it was logged before: it would be with every model, or with every open.
+func (l *lookout) warn(text string, about ...any) {
+	l.mu.Lock()
+	said := l.said[text]
+	l.said[text] = true
+	l.mu.Unlock()
+	if !said {
+		l.d.log.Warn(text, about...)
+	}
 }
 
 // follow watches the folders of the models that there are.
@@ -66,7 +82,7 @@ func (l *lookout) follow(ctx context.Context) error {
 			var some []event.Event
 			some, err = changes.Next(ctx)
 			for _, e := range some {
-				if e.Kind == event.KindTier {
+				if e.Kind == event.KindTier || e.Model == (model.ID{}) { // any may have changed
 					l.watchAll(ctx)
 				} else {
 					l.watch(e.Model)
@@ -82,39 +98,45 @@ func (l *lookout) follow(ctx context.Context) error {
 
 func (l *lookout) watchAll(ctx context.Context) {
 	models, err := l.d.line.Store.Models(ctx)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		l.d.log.Warn("uses by other programs are not counted", "error", err.Error())
 	}
 	for _, k := range models {
-		if !l.watch(k.ID) {
-			return
-		}
+		l.watch(k.ID)
 	}
 }
 
-// watch watches the folders of one model, as far as there are any. It is false where nothing more can be watched.
-func (l *lookout) watch(id model.ID) bool {
+// watch watches the folders of one model, as far as there are any.
+func (l *lookout) watch(id model.ID) {
 	for _, dir := range l.d.line.Store.BlobFolders(id) {
-		err := l.opens.Add(dir)
 		l.mu.Lock()
-		if err == nil {
-			l.folders[dir] = id
-		} else if _, watched := l.folders[dir]; watched {
-			delete(l.folders, dir)
-			l.opens.Remove(dir)
-		}
+		l.folders[dir] = id // before anything is heard of it
 		l.mu.Unlock()
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			l.d.log.Warn("uses of a model are not counted", "model", id.Public(), "error", err.Error())
-			return false
+		err := l.opens.Add(dir)
+		if err == nil {
+			continue
+		}
+		l.opens.Remove(dir) // it may have been watched before
+		l.mu.Lock()
+		delete(l.folders, dir)
+		l.mu.Unlock()
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, host.ErrTooManyWatched):
+			l.warn("uses of some models are not counted", "error", err.Error())
+		default:
+			l.warn("uses of a model are not counted", "model", id.Public(), "error", err.Error())
 		}
 	}
-	return true
 }
 
 // opened counts a use, if the open is one.
 func (l *lookout) opened(ctx context.Context, o host.Open) {
-	if o.Lost || o.By == host.Self || strings.HasSuffix(o.Path, ".incomplete") {
+	if o.Lost {
+		l.warn("so many files were opened at once that some uses may not have been counted")
+		return
+	}
+	if o.By == host.Self || strings.HasSuffix(o.Path, ".incomplete") {
 		return
 	}
 	l.mu.Lock()
@@ -123,15 +145,16 @@ func (l *lookout) opened(ctx context.Context, o host.Open) {
 	if !known {
 		return
 	}
+	now := time.Now()
 	size, err := l.size(o.Path)
-	if err != nil || !l.seen.Opened(id, size, func() model.Bytes { return l.largest(id) }, time.Now()) {
+	if err != nil || !l.seen.Opened(id, size, func() bool { return l.large(id) }, now) {
 		return
 	}
-	if o.By == host.Unknown && !others(o.Path) {
+	if o.By == host.Unknown && l.d.line.own.may(id, o.Path, now) && !l.others(o.Path, now) {
 		l.seen.Withdraw(id)
 		return
 	}
-	if err := l.d.used(ctx, model.Use{Model: id, At: time.Now().UTC(), By: model.UseByOpen, OK: true}); err != nil && ctx.Err() == nil {
+	if err := l.d.used(ctx, model.Use{Model: id, At: now.UTC(), By: model.UseByOpen, OK: true}); err != nil && ctx.Err() == nil {
 		l.d.log.Warn("use not counted", "model", id.Public(), "error", err.Error())
 	}
 }
@@ -155,19 +178,26 @@ func (l *lookout) size(path string) (model.Bytes, error) {
 // mostSizes is how many sizes are remembered.
 const mostSizes = 10_000
 
-// others reports whether another program has a file open now. It tells a program that loads a model from this one, which opens
-// files to verify and to move them; programs that it may not look at are not seen.
-func others(path string) bool {
+// others reports whether another program has a file open now: then not only this one has opened it. Looking costs as much as there
+// are processes, and this one may open thousands of files: it looks once a second at most.
+func (l *lookout) others(path string, now time.Time) bool {
+	l.mu.Lock()
+	early := now.Sub(l.looked) < time.Second
+	if !early {
+		l.looked = now
+	}
+	l.mu.Unlock()
+	if early {
+		return false
+	}
 	open, err := host.LookForFilesInUse()
 	return err == nil && open.Sees(path)
 }
 
-// largest is the size of the largest content of a model.
-func (l *lookout) largest(id model.ID) (most model.Bytes) {
-	for _, path := range l.d.line.Store.BlobPaths(id) {
-		if info, err := os.Stat(path); err == nil {
-			most = max(most, model.Bytes(info.Size()))
-		}
-	}
-	return most
+// large reports whether a model has a file of more than 1 MiB: then smaller ones are no use of it.
+func (l *lookout) large(id model.ID) bool {
+	return slices.ContainsFunc(l.d.line.Store.BlobPaths(id), func(path string) bool {
+		info, err := os.Stat(path)
+		return err == nil && info.Size() > int64(model.MiB)
+	})
 }

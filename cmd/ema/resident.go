@@ -26,7 +26,7 @@ func cacheSettings(c config.Config) tier.CacheSettings {
 // newCache makes the cache of models in memory. It reads ahead at idle I/O priority.
 func (d *daemon) newCache(c config.Config) *tier.Cache {
 	return tier.NewCache(tier.CacheNeeds{
-		Files: d.contents, Memory: d.host.Memory, Pages: host.PageCache{},
+		Files: d.contents, Memory: d.host.Memory, Pages: ownPages{host.PageCache{}, d.line.own},
 		Idle: func(ctx context.Context, do func(context.Context) error) error {
 			return d.pools.background.DoAt(ctx, host.IOLow, do)
 		},

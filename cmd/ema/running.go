@@ -41,6 +41,7 @@ func (d *daemon) bring(ctx context.Context, dl model.Download, report queue.Repo
 	}
 	defer leave()
 	defer d.heap.work()()
+	defer d.line.own.begin(dl.Model)()
 	r := d.begin(dl)
 	defer d.end(r)
 	report.Follow(func(dl model.Download) { d.follow(r, dl) })

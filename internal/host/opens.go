@@ -1,5 +1,11 @@
 package host
 
+import "errors"
+
+// ErrTooManyWatched is why a folder is not watched where this user watches as many as it may. The error around it names the
+// setting to raise.
+var ErrTooManyWatched = errors.New("this user watches as many folders as it may")
+
 // An Opener is who has opened a file.
 type Opener uint8
 

@@ -9,34 +9,112 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
 // Opens tells of files in folders that are opened: by fanotify where the kernel permits it, which tells whether this process
-// itself has opened the file (Linux 5.13; fanotify(7)), else by inotify, which does not. Its methods may be called
-// concurrently; Run by one goroutine.
+// itself has opened the file (Linux 5.13; fanotify(7)), else by inotify, which does not. Where fanotify is permitted, some file
+// systems do not know it, mostly those of networks and of user space: their folders are heard of by inotify. Its methods may
+// be called concurrently; Run by one goroutine.
 type Opens struct {
+	ways []*listener // the best first
+}
+
+// NewOpens begins to listen. Nothing is heard of folders until they are added.
+func NewOpens() (*Opens, error) {
+	var ways []*listener
+	var errs error
+	for _, begin := range []func() (*listener, error){newFanotify, newInotify} {
+		way, err := begin()
+		if err != nil {
+			errs = err // the last one says what a user can do
+			continue
+		}
+		ways = append(ways, way)
+	}
+	if len(ways) == 0 {
+		return nil, errs
+	}
+	return &Opens{ways}, nil
+}
+
+// How is the way by which it hears: "fanotify" or "inotify".
+func (o *Opens) How() string { return o.ways[0].how() }
+
+// HowOf is the way by which it hears of a folder; "" where it does not.
+func (o *Opens) HowOf(dir string) string {
+	for _, way := range o.ways {
+		if way.watches(dir) {
+			return way.how()
+		}
+	}
+	return ""
+}
+
+// Add watches the files of a folder, not those of folders in it. Adding it again is nothing, unless it is another folder of that
+// name by now. A folder that is not there is an error that wraps fs.ErrNotExist, one too many ErrTooManyWatched.
+func (o *Opens) Add(dir string) (err error) {
+	for i, way := range o.ways {
+		if err = way.add(dir); err == nil {
+			for _, other := range slices.Concat(o.ways[:i], o.ways[i+1:]) {
+				other.remove(dir) // the folder that had the name may have lain elsewhere
+			}
+			return nil
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return err
+}
+
+// Remove ends watching a folder, which may be gone.
+func (o *Opens) Remove(dir string) {
+	for _, way := range o.ways {
+		way.remove(dir)
+	}
+}
+
+// Close ends listening, where Run does not.
+func (o *Opens) Close() (err error) {
+	for _, way := range o.ways {
+		err = errors.Join(err, way.file.Close())
+	}
+	return err
+}
+
+// Run tells of each open until ctx ends, of one at a time, and closes o then.
+func (o *Opens) Run(ctx context.Context, told func(Open)) error {
+	var telling sync.Mutex
+	g, running := errgroup.WithContext(ctx)
+	for _, way := range o.ways {
+		g.Go(func() error {
+			return way.run(running, func(one Open) {
+				telling.Lock()
+				defer telling.Unlock()
+				told(one)
+			})
+		})
+	}
+	return g.Wait()
+}
+
+// A listener hears of opens in one way.
+type listener struct {
 	file *os.File
 	fan  bool
 
 	mu      sync.Mutex
 	folders map[string]string // by the handle of the folder, or the number of its watch
 	keys    map[string]string // the reverse
-	watches map[string]int    // of inotify, by folder
+	numbers map[string]int    // of the watches of inotify, by folder
 }
 
-// NewOpens begins to listen. Nothing is heard of folders until they are added.
-func NewOpens() (*Opens, error) {
-	o, err := newFanotify()
-	if err != nil {
-		return newInotify()
-	}
-	return o, nil
-}
-
-func newFanotify() (*Opens, error) {
+func newFanotify() (*listener, error) {
 	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|unix.FAN_REPORT_DFID_NAME, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("fanotify_init", err)
@@ -44,7 +122,7 @@ func newFanotify() (*Opens, error) {
 	return listening(fd, true), nil
 }
 
-func newInotify() (*Opens, error) {
+func newInotify() (*listener, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if errors.Is(err, unix.EMFILE) {
 		return nil, fmt.Errorf("watch folders: this user has as many watchers as it may; raise fs.inotify.max_user_instances: %w", err)
@@ -55,46 +133,50 @@ func newInotify() (*Opens, error) {
 	return listening(fd, false), nil
 }
 
-func listening(fd int, fan bool) *Opens {
-	return &Opens{file: os.NewFile(uintptr(fd), "opens"), fan: fan, folders: map[string]string{}, keys: map[string]string{}, watches: map[string]int{}}
+func listening(fd int, fan bool) *listener {
+	return &listener{file: os.NewFile(uintptr(fd), "opens"), fan: fan, folders: map[string]string{}, keys: map[string]string{}, numbers: map[string]int{}}
 }
 
-// How is the way by which it hears: "fanotify" or "inotify".
-func (o *Opens) How() string {
-	if o.fan {
+func (l *listener) how() string {
+	if l.fan {
 		return "fanotify"
 	}
 	return "inotify"
 }
 
-// Add watches the files of a folder, not those of folders in it. Adding it again is nothing, unless it is another folder of that
-// name by now. A folder that is not there is an error that wraps fs.ErrNotExist.
-func (o *Opens) Add(dir string) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	key, err := o.watch(dir)
+func (l *listener) watches(dir string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.keys[dir]
+	return ok
+}
+
+func (l *listener) add(dir string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key, err := l.watch(dir)
 	if err != nil {
 		return err
 	}
-	if old := o.keys[dir]; old != key {
-		delete(o.folders, old)
+	if old := l.keys[dir]; old != key {
+		delete(l.folders, old)
 	}
-	o.folders[key], o.keys[dir] = dir, key
+	l.folders[key], l.keys[dir] = dir, key
 	return nil
 }
 
-func (o *Opens) watch(dir string) (key string, err error) {
+func (l *listener) watch(dir string) (key string, err error) {
 	failed := func(err error) (string, error) { return "", &fs.PathError{Op: "watch", Path: dir, Err: err} }
-	control, err := o.file.SyscallConn()
+	control, err := l.file.SyscallConn()
 	if err != nil {
 		return failed(err)
 	}
 	var failure error
 	err = control.Control(func(fd uintptr) {
-		if !o.fan {
+		if !l.fan {
 			var wd int
 			if wd, failure = unix.InotifyAddWatch(int(fd), dir, unix.IN_OPEN|unix.IN_ONLYDIR); failure == nil {
-				o.watches[dir], key = wd, fmt.Sprint(wd)
+				l.numbers[dir], key = wd, fmt.Sprint(wd)
 			}
 			return
 		}
@@ -104,10 +186,10 @@ func (o *Opens) watch(dir string) (key string, err error) {
 	})
 	if errors.Is(failure, unix.ENOSPC) {
 		limit := "fs.inotify.max_user_watches"
-		if o.fan {
+		if l.fan {
 			limit = "fs.fanotify.max_user_marks"
 		}
-		return failed(fmt.Errorf("this user watches as many folders as it may; raise %s: %w", limit, failure))
+		return failed(fmt.Errorf("%w; raise %s", ErrTooManyWatched, limit))
 	}
 	if err = errors.Join(err, failure); err != nil {
 		return failed(err)
@@ -134,52 +216,52 @@ func handleOf(dir string) (string, error) {
 	return key.String(), nil
 }
 
-// Remove ends watching a folder, which may be gone.
-func (o *Opens) Remove(dir string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.folders, o.keys[dir])
-	delete(o.keys, dir)
-	control, err := o.file.SyscallConn()
+func (l *listener) remove(dir string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key, watched := l.keys[dir]
+	if !watched {
+		return
+	}
+	delete(l.folders, key)
+	delete(l.keys, dir)
+	control, err := l.file.SyscallConn()
 	if err != nil {
 		return
 	}
 	_ = control.Control(func(fd uintptr) { // what is gone is watched no more
-		if o.fan {
+		if l.fan {
 			_ = unix.FanotifyMark(int(fd), unix.FAN_MARK_REMOVE, unix.FAN_OPEN|unix.FAN_EVENT_ON_CHILD, unix.AT_FDCWD, dir)
-		} else if wd, ok := o.watches[dir]; ok {
-			_, _ = unix.InotifyRmWatch(int(fd), uint32(wd))
+		} else {
+			_, _ = unix.InotifyRmWatch(int(fd), uint32(l.numbers[dir]))
 		}
 	})
-	delete(o.watches, dir)
+	delete(l.numbers, dir)
 }
 
-// Close ends listening, where Run does not.
-func (o *Opens) Close() error { return o.file.Close() }
-
-// Run tells of each open until ctx ends, and closes o then.
-func (o *Opens) Run(ctx context.Context, told func(Open)) error {
-	stop := context.AfterFunc(ctx, func() { _ = o.file.Close() })
+// run tells of each open until ctx ends, and closes the file then.
+func (l *listener) run(ctx context.Context, told func(Open)) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.file.Close() })
 	defer stop()
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := o.file.Read(buf)
+		n, err := l.file.Read(buf)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			return errors.Join(fmt.Errorf("hear of opened files: %w", err), o.file.Close())
+			return errors.Join(fmt.Errorf("hear of opened files: %w", err), l.file.Close())
 		}
-		if o.fan {
-			o.fanotified(buf[:n], told)
+		if l.fan {
+			l.fanotified(buf[:n], told)
 		} else {
-			o.inotified(buf[:n], told)
+			l.inotified(buf[:n], told)
 		}
 	}
 }
 
 // fanotified reads events of fanotify(7): each has a header, and then records, of which one names the folder and the file.
-func (o *Opens) fanotified(b []byte, told func(Open)) {
+func (l *listener) fanotified(b []byte, told func(Open)) {
 	const header, record = 24, 4
 	self := os.Getpid()
 	for len(b) >= header {
@@ -203,7 +285,7 @@ func (o *Opens) fanotified(b []byte, told func(Open)) {
 				break
 			}
 			if rest[0] == unix.FAN_EVENT_INFO_TYPE_DFID_NAME {
-				o.tell(rest[record:n], opener, told)
+				l.tell(rest[record:n], opener, told)
 			}
 			rest = rest[n:]
 		}
@@ -211,7 +293,7 @@ func (o *Opens) fanotified(b []byte, told func(Open)) {
 }
 
 // tell tells of an open in the folder of a record: file system, handle, name.
-func (o *Opens) tell(record []byte, opener Opener, told func(Open)) {
+func (l *listener) tell(record []byte, opener Opener, told func(Open)) {
 	const fsid, handle = 8, 8
 	if len(record) < fsid+handle {
 		return
@@ -221,13 +303,13 @@ func (o *Opens) tell(record []byte, opener Opener, told func(Open)) {
 		return
 	}
 	name, _, _ := bytes.Cut(record[end:], []byte{0})
-	if dir := o.folder(string(record[:end])); dir != "" && len(name) > 0 && string(name) != "." {
+	if dir := l.folder(string(record[:end])); dir != "" && len(name) > 0 && string(name) != "." {
 		told(Open{Path: filepath.Join(dir, string(name)), By: opener})
 	}
 }
 
 // inotified reads events of inotify(7).
-func (o *Opens) inotified(b []byte, told func(Open)) {
+func (l *listener) inotified(b []byte, told func(Open)) {
 	for len(b) >= unix.SizeofInotifyEvent {
 		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
 		if size > len(b) {
@@ -241,15 +323,15 @@ func (o *Opens) inotified(b []byte, told func(Open)) {
 			continue
 		}
 		name, _, _ := bytes.Cut(event[unix.SizeofInotifyEvent:], []byte{0})
-		dir := o.folder(fmt.Sprint(int32(binary.NativeEndian.Uint32(event))))
+		dir := l.folder(fmt.Sprint(int32(binary.NativeEndian.Uint32(event))))
 		if mask&unix.IN_ISDIR == 0 && mask&unix.IN_OPEN != 0 && dir != "" && len(name) > 0 {
 			told(Open{Path: filepath.Join(dir, string(name)), By: Unknown})
 		}
 	}
 }
 
-func (o *Opens) folder(key string) string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.folders[key]
+func (l *listener) folder(key string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.folders[key]
 }

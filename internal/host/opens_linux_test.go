@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,13 +17,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hearing watches a folder by one of both ways, and returns what is heard.
-func hearing(t *testing.T, begin func() (*Opens, error), dir string) (*Opens, <-chan Open) {
+// only hears in one way.
+func only(t *testing.T, begin func() (*listener, error)) *Opens {
 	t.Helper()
-	o, err := begin()
+	way, err := begin()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &Opens{[]*listener{way}}
+}
+
+// hearing watches a folder, and returns what is heard.
+func hearing(t *testing.T, o *Opens, dir string) <-chan Open {
+	t.Helper()
 	if err := o.Add(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +42,7 @@ func hearing(t *testing.T, begin func() (*Opens, error), dir string) (*Opens, <-
 		}
 	})
 	t.Cleanup(func() { cancel(); run.Wait() })
-	return o, heard
+	return heard
 }
 
 func next(t *testing.T, heard <-chan Open) Open {
@@ -49,7 +57,7 @@ func next(t *testing.T, heard <-chan Open) Open {
 }
 
 func TestFilesThatAreOpenedAreHeardOf(t *testing.T) {
-	for how, begin := range map[string]func() (*Opens, error){"fanotify": newFanotify, "inotify": newInotify} {
+	for how, begin := range map[string]func() (*listener, error){"fanotify": newFanotify, "inotify": newInotify} {
 		t.Run(how, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "a")
 			if err := os.Mkdir(dir, 0o777); err != nil {
@@ -59,9 +67,10 @@ func TestFilesThatAreOpenedAreHeardOf(t *testing.T) {
 			if err := os.WriteFile(path, []byte("text"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			o, heard := hearing(t, begin, dir)
-			if o.How() != how {
-				t.Errorf("it hears by %s", o.How())
+			o := only(t, begin)
+			heard := hearing(t, o, dir)
+			if o.How() != how || o.HowOf(dir) != how || o.HowOf(path) != "" {
+				t.Errorf("it hears by %s, of the folder by %q, of the file by %q", o.How(), o.HowOf(dir), o.HowOf(path))
 			}
 			self, other := Self, Other
 			if how == "inotify" {
@@ -93,6 +102,9 @@ func TestFilesThatAreOpenedAreHeardOf(t *testing.T) {
 			for one := next(t, heard); one.Path != path; one = next(t, heard) {
 			}
 			o.Remove(dir)
+			if o.HowOf(dir) != "" {
+				t.Error("a removed folder is watched")
+			}
 			o.Remove(filepath.Join(dir, "never"))
 			marker := filepath.Join(t.TempDir(), "marker")
 			if err := errors.Join(os.WriteFile(marker, nil, 0o600), o.Add(filepath.Dir(marker))); err != nil {
@@ -110,6 +122,74 @@ func TestFilesThatAreOpenedAreHeardOf(t *testing.T) {
 			}
 			if err := o.Add(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("what is not there: %v", err)
+			}
+		})
+	}
+}
+
+func TestAFolderThatFanotifyDoesNotKnowIsHeardOfByInotify(t *testing.T) {
+	const dir = "/proc/sys/kernel" // its file system gives no handles that name its folders
+	o, err := NewOpens()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := hearing(t, o, dir)
+	if o.HowOf(dir) != "inotify" {
+		t.Errorf("it hears by %q", o.HowOf(dir))
+	}
+	path := filepath.Join(dir, "ostype")
+	if err := exec.CommandContext(t.Context(), "cat", path).Run(); err != nil {
+		t.Fatal(err)
+	}
+	for one := next(t, heard); one != (Open{Path: path}); one = next(t, heard) { // others may look there, too
+	}
+
+	// A name that another file system takes over is heard of in one way only.
+	name := filepath.Join(t.TempDir(), "tier")
+	if err := errors.Join(os.Symlink(dir, name), o.Add(name)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(name), os.Mkdir(name, 0o777), o.Add(name)); err != nil {
+		t.Fatal(err)
+	}
+	if o.HowOf(name) != o.How() || o.How() == "fanotify" && o.ways[1].watches(name) {
+		t.Errorf("it hears by %q", o.HowOf(name))
+	}
+}
+
+func TestMoreOpensThanTheSystemKeepsAreToldOfAsLost(t *testing.T) {
+	for how, begin := range map[string]func() (*listener, error){"fanotify": newFanotify, "inotify": newInotify} {
+		t.Run(how, func(t *testing.T) {
+			raw, err := os.ReadFile("/proc/sys/fs/" + how + "/max_queued_events")
+			if err != nil {
+				t.Fatal(err)
+			}
+			most, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+			if err != nil || most > 1<<17 {
+				t.Skipf("the system keeps %s", raw)
+			}
+			dir := t.TempDir()
+			o := only(t, begin)
+			if err := o.Add(dir); err != nil {
+				t.Fatal(err)
+			}
+			for i := range most + 10 { // of other names: equal events are kept once
+				if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			heard := 0
+			err = o.Run(ctx, func(one Open) {
+				if heard++; one.Lost {
+					cancel()
+				}
+			})
+			if !errors.Is(err, context.Canceled) || heard < most/2 {
+				t.Errorf("%d are heard of, and it ends with %v", heard, err)
+			}
+			if err := o.Add(dir); err == nil {
+				t.Error("what has ended watches a folder")
 			}
 		})
 	}

@@ -18,6 +18,9 @@ func NewOpens() (*Opens, error) {
 // How is no way.
 func (*Opens) How() string { return "" }
 
+// HowOf is no way.
+func (*Opens) HowOf(string) string { return "" }
+
 // Add does nothing.
 func (*Opens) Add(string) error { return nil }
 

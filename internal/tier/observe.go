@@ -25,8 +25,11 @@ type Observer struct {
 	bursts map[model.ID]*burst
 }
 
-// A burst is opens of one model that follow each other.
-type burst struct{ counted, last time.Time }
+// A burst is opens of one model that follow each other. In a heavy one the small files do not count.
+type burst struct {
+	counted, last time.Time
+	heavy         bool
+}
 
 // NewObserver makes an observer that has seen nothing.
 func NewObserver() *Observer { return &Observer{bursts: map[model.ID]*burst{}} }
@@ -38,16 +41,17 @@ func (o *Observer) Withdraw(id model.ID) {
 	delete(o.bursts, id)
 }
 
-// Opened tells of a file of a model that was opened; largest says how large the largest of that model is, and is asked for small
-// ones only. It reports whether that is a use.
-func (o *Observer) Opened(id model.ID, size model.Bytes, largest func() model.Bytes, at time.Time) bool {
-	if size <= slight && largest() > slight {
-		return false
-	}
+// Opened tells of a file of a model that was opened. It reports whether that is a use. Whether the model has files of more than
+// 1 MiB it asks larger, unless it knows.
+func (o *Observer) Opened(id model.ID, size model.Bytes, larger func() bool, at time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	b := o.bursts[id]
-	if b != nil && at.Sub(b.last) <= quiet && at.Sub(b.counted) < again {
+	going := b != nil && at.Sub(b.last) <= quiet && at.Sub(b.counted) < again
+	if size <= slight && (going && b.heavy || !going && larger()) {
+		return false
+	}
+	if going {
 		b.last = at
 		return false
 	}
@@ -56,6 +60,6 @@ func (o *Observer) Opened(id model.ID, size model.Bytes, largest func() model.By
 			delete(o.bursts, other)
 		}
 	}
-	o.bursts[id] = &burst{at, at}
+	o.bursts[id] = &burst{at, at, size > slight}
 	return true
 }

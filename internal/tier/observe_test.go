@@ -7,6 +7,10 @@ import (
 	"ema/internal/model"
 )
 
+func heavy() bool { return true }
+
+func light() bool { return false }
+
 func TestALoaderThatOpensAFileManyTimesUsesItsModelOnce(t *testing.T) {
 	id, other := model.ID{Name: "acme/a"}, model.ID{Name: "acme/b"}
 	const large = 5 * model.GiB
@@ -23,7 +27,7 @@ func TestALoaderThatOpensAFileManyTimesUsesItsModelOnce(t *testing.T) {
 		t.Run(promise, func(t *testing.T) {
 			o, at, uses := NewObserver(), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), 0
 			for range c.opens {
-				if o.Opened(id, large, of(large), at) {
+				if o.Opened(id, large, heavy, at) {
 					uses++
 				}
 				at = at.Add(c.every)
@@ -31,7 +35,7 @@ func TestALoaderThatOpensAFileManyTimesUsesItsModelOnce(t *testing.T) {
 			if uses != c.want {
 				t.Errorf("%d uses, want %d", uses, c.want)
 			}
-			if !o.Opened(other, large, of(large), at) {
+			if !o.Opened(other, large, heavy, at) {
 				t.Error("another model is not used")
 			}
 		})
@@ -41,23 +45,44 @@ func TestALoaderThatOpensAFileManyTimesUsesItsModelOnce(t *testing.T) {
 func TestALookAtTheConfigurationIsNoUse(t *testing.T) {
 	o, now := NewObserver(), time.Now()
 	id := model.ID{Name: "acme/a"}
-	if o.Opened(id, model.KiB, of(model.GiB), now) {
+	if o.Opened(id, model.KiB, heavy, now) {
 		t.Error("a small file of a large model counts")
 	}
-	if !o.Opened(id, model.MiB+1, of(model.GiB), now) {
+	if !o.Opened(id, model.MiB+1, heavy, now) {
 		t.Error("a large one does not")
 	}
-	if !o.Opened(model.ID{Name: "acme/small"}, model.KiB, of(model.KiB), now) {
+	if !o.Opened(model.ID{Name: "acme/small"}, model.KiB, light, now) {
 		t.Error("a model of small files is never used")
 	}
 	o.Withdraw(id)
-	if !o.Opened(id, model.GiB, of(model.GiB), now.Add(time.Second)) {
+	if !o.Opened(id, model.GiB, heavy, now.Add(time.Second)) {
 		t.Error("what was withdrawn counts")
 	}
-	o.Opened(id, model.GiB, of(model.GiB), now.Add(time.Hour))
+	o.Opened(id, model.GiB, heavy, now.Add(time.Hour))
 	if len(o.bursts) != 1 {
 		t.Errorf("%d models are remembered", len(o.bursts))
 	}
 }
 
-func of(size model.Bytes) func() model.Bytes { return func() model.Bytes { return size } }
+func TestAModelOfManySmallFilesIsLookedAtOnceInAUse(t *testing.T) {
+	o, at, asked, uses := NewObserver(), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), 0, 0
+	for range 2000 {
+		if o.Opened(model.ID{Name: "acme/small"}, model.KiB, func() bool { asked++; return false }, at) {
+			uses++
+		}
+		at = at.Add(time.Millisecond)
+	}
+	if uses != 1 || asked != 1 {
+		t.Errorf("2000 opens are %d uses, and the model's files are looked at %d times", uses, asked)
+	}
+}
+
+func TestALookAtTheConfigurationDoesNotLengthenAUse(t *testing.T) {
+	o, at := NewObserver(), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	id := model.ID{Name: "acme/a"}
+	o.Opened(id, model.GiB, heavy, at)
+	o.Opened(id, model.KiB, heavy, at.Add(50*time.Second))
+	if !o.Opened(id, model.GiB, heavy, at.Add(100*time.Second)) {
+		t.Error("weights that are opened after a minute of quiet are no new use")
+	}
+}
