@@ -313,7 +313,7 @@ func (d *daemon) carryOut(ctx context.Context, one api.Cleaned, plan store.Remov
 }
 
 // makeRoom cleans up by itself where a tier is fuller than cleanup.trigger_percent, until it is as full as
-// cleanup.target_percent says or nothing more may go.
+// cleanup.target_percent says or nothing more may go; and where a download waits for space, until it has that.
 func (d *daemon) makeRoom(ctx context.Context) error {
 	c := d.settingsNow()
 	if !c.Cleanup.Auto {
@@ -324,6 +324,9 @@ func (d *daemon) makeRoom(ctx context.Context) error {
 			continue
 		}
 		free, err := d.surplus(ctx, c, t)
+		if err == nil && t.Tier == model.Hot {
+			free, err = d.awaited(ctx, free)
+		}
 		if err != nil {
 			return err
 		}
@@ -359,6 +362,16 @@ func (d *daemon) makeRoom(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// awaited is free, or more where a download waits for more.
+func (d *daemon) awaited(ctx context.Context, free model.Bytes) (model.Bytes, error) {
+	short := d.shortest()
+	if short == nil {
+		return free, nil
+	}
+	room, err := d.line.Room(ctx)
+	return max(free, short.Size-short.Done-room.Left), err
 }
 
 // surplus is how much is to be freed in a tier: of its disk, or of what its models may take.

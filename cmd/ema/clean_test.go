@@ -155,3 +155,19 @@ func TestSpaceIsMadeByItself(t *testing.T) {
 		t.Errorf("the trail says %+v, %v", trail, err)
 	}
 }
+
+func TestSpaceIsMadeForADownloadThatWaits(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	c := tidying(ctx, t, "0")
+	for _, set := range []string{"cleanup.min_unused_days 0", "cleanup.trigger_percent 100", "cleanup.target_percent 99", "storage_tiers.hot.max_size_gb 0.012", "cleanup.auto true"} {
+		key, value, _ := strings.Cut(set, " ")
+		c.ema("config", "set", key, value)
+	}
+	c.ema("pull", "acme/other", "--quiet") // it waits, and goes on by itself
+	if err := c.stderr.contains(ctx, `msg="cleaned up" model=acme/slow action=remove_model`); err != nil {
+		t.Fatal(err)
+	}
+	c.ema("verify", "acme/other")
+	c.ends(t)
+}

@@ -124,15 +124,14 @@ func (j *janitor) run(ctx context.Context, h *heap) error {
 		j.mu.Lock()
 		every := j.rule.every
 		j.mu.Unlock()
-		var due <-chan time.Time
+		due := make(<-chan time.Time)
+		stop := func() bool { return false }
 		if working && every > 0 {
 			t := time.NewTimer(every)
-			defer t.Stop()
-			due = t.C
+			due, stop = t.C, t.Stop
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-j.changed:
 		case <-due:
 			j.tidy()
@@ -140,6 +139,10 @@ func (j *janitor) run(ctx context.Context, h *heap) error {
 			if now, _ := h.state(); working && !now && every > 0 {
 				j.tidy()
 			}
+		}
+		stop()
+		if ctx.Err() != nil {
+			return nil
 		}
 	}
 }
