@@ -625,3 +625,53 @@ func holds(r *rapid.T, s *store.Store, want sample) {
 		}
 	}
 }
+
+// stalling is a disk that does nothing in a folder until it is let.
+type stalling struct {
+	store.Disk
+	in  string
+	let chan struct{}
+	hit chan struct{} // closed when somebody waits
+	one sync.Once
+}
+
+func (d *stalling) OpenFile(name string, flag int, perm os.FileMode) (store.File, error) {
+	if strings.HasPrefix(name, d.in) {
+		d.one.Do(func() { close(d.hit) })
+		<-d.let
+	}
+	return d.Disk.OpenFile(name, flag, perm)
+}
+
+func TestATierThatIsSlowKeepsNobodyFromItsModels(t *testing.T) {
+	s, other := tiny(), sampleOf("acme/other", commit2, "model.safetensors", content(9, 1<<20+5))
+	root := memoryDir(t)
+	w := pulled(t, tiered(root), s)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	set := tiered(root)
+	d := &stalling{Disk: set.Disk, in: filepath.Join(root, "cold", s.m.ID.DirName()), let: make(chan struct{}), hit: make(chan struct{})}
+	set.Disk = d
+	w = own(t, set)
+	var moving sync.WaitGroup
+	moving.Go(func() {
+		if _, err := w.Move(t.Context(), s.m.ID, model.Cold, store.Moving{}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-d.hit // from now on the move waits for the disk
+	if err := checkTruth(w.Store, s); err != nil || !w.Available(s.m.ID, commit1, s.m.Files) {
+		t.Errorf("the model that moves: %v", err)
+	}
+	if _, err := pull(t.Context(), w, other, nil); err != nil {
+		t.Errorf("another model: %v", err)
+	}
+	if got := w.Tiers(); got[len(got)-1].State != store.TierReady {
+		t.Errorf("%+v", got)
+	}
+	close(d.let)
+	moving.Wait()
+	lies(t, w.Store, s, model.Cold)
+	truth2(t, w, other)
+}
