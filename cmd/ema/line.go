@@ -29,9 +29,10 @@ type line struct {
 	*pipeline.Line
 	settings *config.Effective
 	sources  *reach
-	reached  source.Settings // that sources were made of, but for Tell
-	answers  *source.Answers // of the hub, for sources before and after a change
-	own      *own            // what the daemon opens itself; nil in other commands
+	reached  source.Settings                                          // that sources were made of, but for Tell
+	answers  *source.Answers                                          // of the hub, for sources before and after a change
+	hashing  func(context.Context, func(context.Context) error) error // on which threads the daemon hashes what it downloads; nil in other commands
+	own      *own                                                     // what the daemon opens itself; nil in other commands
 	waits    atomic.Pointer[func(host string, err error, wait time.Duration)]
 	getenv   func(string) string
 	log      *slog.Logger
@@ -128,7 +129,7 @@ func (l *line) configure(e *config.Effective, facts config.Facts) error {
 	}
 	l.answers.Configure(answerSettings(e.Config, l.Store.StateDir()))
 	fetching := fetchSettings(e.Config, facts)
-	fetching.Log = l.log
+	fetching.Log, fetching.Run = l.log, l.hashing
 	l.Fetcher.Configure(fetching)
 	l.Configure(fetching.Retry, leave, largest(e.StorageTiers, model.Hot))
 	return nil

@@ -231,6 +231,7 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"cpu_optimization.cpu_affinity.io_cores":                        {{"1", "bound", "io", []int{1}}},
 		"cpu_optimization.cpu_affinity.background_cores":                {{"1", "bound", "background", []int{1}}},
 		"cpu_optimization.process_priority.main_process":                {{"idle", "class", "work", host.Idle}},
+		"cpu_optimization.process_priority.download_processes":          {{"high", "class", "download", host.High}},
 		"cpu_optimization.process_priority.background_processes":        {{"high", "class", "io", host.High}, {"high", "class", "background", host.High}},
 
 		"server.listen":                  {{"127.0.0.1:7", "config", "Server.Listen", "127.0.0.1:7"}},
@@ -303,8 +304,8 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 			case "bound", "class":
 				c := b.config.(config.Config).CPUOptimization
 				c.CPUAffinity.Enabled = true
-				work, io, background := classes(c)
-				one := map[string]host.Class{"work": work, "io": io, "background": background}[a.field]
+				work, io, background, download := classes(c)
+				one := map[string]host.Class{"work": work, "io": io, "background": background, "download": download}[a.field]
 				if got = one.Priority; a.where == "bound" {
 					got = one.Cores
 				}

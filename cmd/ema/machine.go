@@ -30,21 +30,23 @@ type pools struct {
 	threads    *host.Threads
 	io         *host.Pool // verifies and moves
 	background *host.Pool // reads ahead
+	download   *host.Pool // hashes what is downloaded: a thread for each large file
 	main       host.Class
 }
 
 func newPools(c config.CPUOptimization, tell func(problem string)) *pools {
 	threads := host.NewThreads(tell)
-	p := &pools{threads: threads, io: threads.NewPool("io", 1, host.Class{}), background: threads.NewPool("background", 1, host.Class{})}
+	p := &pools{threads: threads, io: threads.NewPool("io", 1, host.Class{}), background: threads.NewPool("background", 1, host.Class{}), download: threads.NewPool("download", 0, host.Class{})}
 	p.configure(c)
 	return p
 }
 
 // configure has threads run as the settings say, also those that are under way.
 func (p *pools) configure(c config.CPUOptimization) {
-	work, io, background := classes(c)
+	work, io, background, download := classes(c)
 	p.io.Configure(c.IOThreads, io)
 	p.background.Configure(c.BackgroundTaskThreads, background)
+	p.download.Configure(0, download)
 	if work.Priority != p.main.Priority || len(work.Cores)+len(p.main.Cores) > 0 {
 		p.threads.Main(work)
 	}
@@ -52,14 +54,15 @@ func (p *pools) configure(c config.CPUOptimization) {
 }
 
 // classes are how threads run that do each kind of work.
-func classes(c config.CPUOptimization) (work, io, background host.Class) {
+func classes(c config.CPUOptimization) (work, io, background, download host.Class) {
 	work.Priority = host.Priority(c.ProcessPriority.MainProcess)
 	io.Priority = host.Priority(c.ProcessPriority.BackgroundProcesses)
 	background.Priority = io.Priority
+	download.Priority = host.Priority(c.ProcessPriority.DownloadProcesses)
 	if bound := c.CPUAffinity; bound.Enabled {
-		work.Cores, io.Cores, background.Cores = bound.WorkerCores, bound.IOCores, bound.BackgroundCores
+		work.Cores, io.Cores, background.Cores, download.Cores = bound.WorkerCores, bound.IOCores, bound.BackgroundCores, bound.WorkerCores
 	}
-	return work, io, background
+	return work, io, background, download
 }
 
 // heapRule says when memory is collected and given back.

@@ -15,6 +15,7 @@ import (
 
 	"ema/client"
 	"ema/internal/config"
+	"ema/internal/demohub"
 	"ema/internal/host"
 	"ema/internal/model"
 )
@@ -161,5 +162,28 @@ func TestThreadsRunAsTheSettingsSay(t *testing.T) {
 	if ctx.Err() != nil {
 		t.Error("no thread ran idly while models were verified")
 	}
+	c.ends(t)
+}
+
+func TestWhatIsDownloadedIsHashedAtItsOwnPriority(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	hub, environ := slowHub(t)
+	c := &tidy{t: t, hub: hub, environ: append(environ, "EMA_CPU_OPTIMIZATION__PROCESS_PRIORITY__DOWNLOAD_PROCESSES=idle")}
+	c.process = serving(ctx, t, c.environ)
+	if _, policy, _ := threadsOf(t, c.Process.Pid); policy["5"] > 0 {
+		t.Errorf("policies before: %v", policy)
+	}
+	c.ema("pull", "acme/slow", "--detach")
+	for idle := false; !idle; {
+		if ctx.Err() != nil {
+			t.Fatal("no thread ran idly while a model was downloaded")
+		}
+		_, policy, _ := threadsOf(t, c.Process.Pid)
+		idle = policy["5"] > 0 // SCHED_IDLE
+	}
+	hub.Set(demohub.Rate(0))
+	c.ema("pull", "acme/slow", "--quiet")
+	c.ema("verify", "acme/slow")
 	c.ends(t)
 }

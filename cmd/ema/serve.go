@@ -167,7 +167,10 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	d.pools = newPools(e.CPUOptimization, func(problem string) { d.log.Warn("threads", "problem", problem) })
-	l.Run = d.pools.io.Do
+	l.Run, l.hashing = d.pools.io.Do, d.pools.download.Do
+	if err := l.configure(e, facts); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	if err := d.keepMemory(e.Config); err != nil {
 		return errors.Join(err, socket.Close())
 	}

@@ -78,10 +78,10 @@ type CPUAffinity struct {
 
 // ProcessPriority sets the priority of the threads that do each kind of work.
 type ProcessPriority struct {
-	// The API, downloads and everything without a class of its own. High needs the permission to raise priorities.
+	// The API and everything without a class of its own. High needs the permission to raise priorities.
 	MainProcess string `json:"main_process" active:"yes" enum:"high,normal,below_normal,idle"`
-	// Downloads: they run on the threads of the API, so this is main_process.
-	DownloadProcesses string `json:"download_processes" enum:"high,normal,below_normal,idle"`
+	// Hashing what the daemon downloads, which is most of the work of it; bytes are received on the threads of main_process.
+	DownloadProcesses string `json:"download_processes" active:"yes" enum:"high,normal,below_normal,idle"`
 	// Verifying, moving and reading into memory.
 	BackgroundProcesses string `json:"background_processes" active:"yes" enum:"high,normal,below_normal,idle"`
 }

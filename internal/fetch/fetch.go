@@ -39,6 +39,16 @@ type Settings struct {
 	Retry         Retry         // attempts and delays
 	FixedParallel bool          // use Connections from the start and never adapt (measurements)
 	Log           *slog.Logger  // told at debug level why a chunk is as large as it is; nil: nobody
+	// Run runs what hashes a large file, from its beginning to its end, on a thread or at a priority of its choice, and returns what
+	// that returns; nil runs it as everything else.
+	Run func(context.Context, func(context.Context) error) error
+}
+
+func (s *Settings) run(ctx context.Context, do func(context.Context) error) error {
+	if s.Run == nil {
+		return do(ctx)
+	}
+	return s.Run(ctx, do)
 }
 
 func (s Settings) withDefaults() *Settings {
@@ -335,7 +345,11 @@ func (r *run) prove(ctx context.Context, b *blob) error {
 	syncing, stop := context.WithCancel(ctx)
 	var syncer errgroup.Group
 	syncer.Go(func() error { return r.keepDurable(syncing, b) })
-	digest, err := b.order.follow(ctx)
+	var digest model.Digest
+	err := r.settings().run(ctx, func(ctx context.Context) (err error) {
+		digest, err = b.order.follow(ctx)
+		return err
+	})
 	stop()
 	if late := syncer.Wait(); err == nil {
 		err = late
