@@ -160,18 +160,40 @@ func (w *Writer) Share(ctx context.Context, t Twin) (bool, error) {
 	if !ok || !taken.mayLink {
 		return false, nil
 	}
-	taken.id, taken.linkOnly = t.Model, true
-	st, _, err := w.take(ctx, taken)
-	switch {
-	case errors.Is(err, errChanged), errors.Is(err, errNoLink):
+	taken.id = t.Model
+	done, err := w.replaceByLink(ctx, taken, t.Name)
+	return done, diskError("share", t.Model, t.Name, err)
+}
+
+// replaceByLink makes a content a second name of another file that is proven to be the same. Until that is durable it has no proof: what a
+// crash leaves counts as never verified, and not as damaged.
+func (w *Writer) replaceByLink(ctx context.Context, t taking, name string) (done bool, err error) {
+	lock, err := w.lockBlob(ctx, t.id, name)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	base := incompleteName(name, newSuffix())
+	if err := w.noteLeftover(t.id, base); err != nil {
+		return false, err
+	}
+	second := w.blobPath(t.id, base)
+	ok, err := w.secondName(t, second)
+	if err == nil && ok {
+		err = errors.Join(w.remove(w.sidecarHere(t.id, name)), w.saveNames())
+	}
+	if err == nil && ok {
+		if err = w.rename(second, w.blobPath(t.id, name)); err == nil {
+			return true, errors.Join(w.saveNames(), w.Prove(t.id, t.want, t.proven))
+		}
+	}
+	if ok || err != nil {
+		err = errors.Join(err, w.remove(second))
+	}
+	if errors.Is(err, errChanged) {
 		return false, nil
-	case err != nil:
-		return false, diskError("share", t.Model, t.Name, err)
 	}
-	if err := w.Publish(ctx, []*Staged{st}); err != nil {
-		return false, diskError("share", t.Model, t.Name, errors.Join(err, w.drop(st)))
-	}
-	return true, nil
+	return false, err
 }
 
 // links is how many names a file has.

@@ -30,13 +30,9 @@ type taking struct {
 	was      identity
 	want     model.Digest // zero: whatever it is
 	mayLink  bool
-	linkOnly bool        // it is to be the same file or nothing
 	proven   []uint32    // checksums of its blocks, when it was proven to be want and not touched since
 	progress func(int64) // is told of bytes read; nil is told nothing
 }
-
-// errNoLink is in errors about a file that can have no second name where it is wanted.
-var errNoLink = errors.New("it can have no second name there")
 
 // errChanged is in errors about a file that somebody changes while it is read.
 var errChanged = errors.New("it changes while it is read")
@@ -112,13 +108,6 @@ func (t taking) changed() error {
 
 // place puts src under name, and returns the open file if it is another one.
 func (w *Writer) place(t taking, src File, name string) (dst File, how manner, err error) {
-	if t.linkOnly {
-		ok, err := w.secondName(t, name)
-		if err == nil && !ok {
-			err = errNoLink
-		}
-		return nil, linked, err
-	}
 	if dst, err = w.create(name); err != nil {
 		return nil, 0, err
 	}
