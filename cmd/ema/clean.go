@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"ema/internal/config"
 	"ema/internal/host"
 	"ema/internal/model"
+	"ema/internal/pipeline"
 	"ema/internal/store"
 	"ema/internal/tier"
 )
@@ -39,21 +42,14 @@ func (d *daemon) settingsNow() config.Config {
 
 // rubbish is what no revision needs, model by model, as "ema gc" would remove it.
 func (d *daemon) rubbish(waits map[model.ID]bool) (map[model.ID]store.Removal, error) {
-	all, err := d.line.Store.PlanCollect(leftAlone, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	partials, err := partialRuleOf(d.settingsNow()).plan(d.line.Store, waits)
-	if err != nil {
-		return nil, err
-	}
+	all, err := collectable(d.line.Store, leftAlone, partialRuleOf(d.settingsNow()), waits)
 	by := map[model.ID]store.Removal{}
-	for _, item := range sparing(all.WithPartials(partials), waits).Items {
+	for _, item := range all.Items {
 		r := by[item.Model]
 		r.Items, r.Bytes = append(r.Items, item), r.Bytes+item.Bytes
 		by[item.Model] = r
 	}
-	return by, nil
+	return by, err
 }
 
 // waits are the models that must not be touched: those that are downloaded, moved or repaired, or wait for that.
@@ -183,13 +179,11 @@ func (d *daemon) cleanNamed(ctx context.Context, c api.Cleaning) ([]api.Cleaned,
 	var decided []api.Cleaned
 	for _, id := range c.Models {
 		one := api.Cleaned{Model: id, Action: client.CleanupRemoveModel, Reason: "somebody asked for it"}
-		if plan, err := d.line.Store.PlanRemove(id, ""); err != nil {
-			one.Err = err
-		} else {
-			one = d.carryOut(ctx, one, plan, c.DryRun)
-		}
-		decided = append(decided, one)
-		if err := ctx.Err(); err != nil {
+		err := d.inQuiet(ctx, func(q quiet) {
+			plan, err := d.line.Store.PlanRemove(id, "")
+			decided = append(decided, d.carryOut(ctx, q, one, plan, err, c.DryRun))
+		})
+		if err != nil {
 			return decided, err
 		}
 	}
@@ -202,87 +196,112 @@ func (d *daemon) cleanBy(ctx context.Context, stock []tier.Stock, w tier.Wish, d
 	if err != nil {
 		return nil, err
 	}
-	var decided []api.Cleaned
+	decided, err := d.collect(ctx, advice.Suggestions, dryRun)
 	for _, s := range advice.Suggestions {
-		one := api.Cleaned{Model: s.ID, Action: string(s.Action), Reason: s.Reason}
-		plan, err := d.planned(s)
 		if err != nil {
-			one.Err = err
-		} else {
-			one = d.carryOut(ctx, one, plan, dryRun)
-		}
-		decided = append(decided, one)
-		if err := ctx.Err(); err != nil {
 			return decided, err
 		}
+		if s.Action == tier.Collect {
+			continue
+		}
+		one := api.Cleaned{Model: s.ID, Action: string(s.Action), Reason: s.Reason}
+		err = d.inQuiet(ctx, func(q quiet) {
+			plan, err := d.line.Store.PlanRemove(s.ID, s.Commit)
+			decided = append(decided, d.carryOut(ctx, q, one, plan, err, dryRun))
+		})
 	}
 	for _, k := range advice.Kept {
 		if !k.ID.IsZero() {
 			decided = append(decided, api.Cleaned{Model: k.ID, Action: client.CleanupKeep, Reason: k.Why})
 		}
 	}
-	return decided, nil
+	return decided, err
+}
+
+// collect carries out those suggestions that are about what no revision needs: looking for that means to look at everything.
+func (d *daemon) collect(ctx context.Context, all []tier.Suggestion, dryRun bool) (decided []api.Cleaned, err error) {
+	all = slices.DeleteFunc(slices.Clone(all), func(s tier.Suggestion) bool { return s.Action != tier.Collect })
+	if len(all) == 0 {
+		return nil, nil
+	}
+	err = d.inQuiet(ctx, func(q quiet) {
+		garbage, err := d.rubbish(q.waits)
+		for _, s := range all {
+			one := api.Cleaned{Model: s.ID, Action: string(s.Action), Reason: s.Reason}
+			decided = append(decided, d.carryOut(ctx, q, one, garbage[s.ID], err, dryRun))
+		}
+	})
+	return decided, err
 }
 
 // sourcePatience is how long a source may take to say that it still has a model.
 const sourcePatience = 10 * time.Second
 
-// fetchable is advice in which no model is to go that its source does not have any more, or may not have.
+// fetchable is advice in which no model is to go that its source does not have any more, or may not have. A source that does not
+// answer is not asked about the next one.
 func (d *daemon) fetchable(ctx context.Context, stock []tier.Stock, w tier.Wish) (tier.Advice, error) {
-	asked := map[model.ID]bool{}
+	asked, silent := map[model.ID]bool{}, false
 	for {
 		advice := tier.Advise(time.Now(), stock, d.habits.uses, w)
-		lost := false
+		lost := map[model.ID]bool{}
 		for _, s := range advice.Suggestions {
 			if s.Action != tier.RemoveModel || asked[s.ID] {
 				continue
 			}
 			asked[s.ID] = true
-			under, cancel := context.WithTimeout(ctx, sourcePatience)
-			_, err := d.line.Source.Resolve(under, s.ID, "")
-			cancel()
-			if ctx.Err() != nil {
-				return advice, context.Cause(ctx)
-			}
-			for i := range stock {
-				if err != nil && stock[i].ID == s.ID {
-					stock[i].LastCopy, lost = true, true
+			if !silent {
+				under, cancel := context.WithTimeout(ctx, sourcePatience)
+				_, err := d.line.Source.Resolve(under, s.ID, "")
+				late := under.Err() != nil
+				cancel()
+				if ctx.Err() != nil {
+					return advice, context.Cause(ctx)
 				}
+				if err == nil {
+					continue
+				}
+				silent = late || pipeline.Unreachable(err)
 			}
+			lost[s.ID] = true
 		}
-		if !lost {
+		if len(lost) == 0 {
 			return advice, nil
 		}
+		for i := range stock {
+			stock[i].LastCopy = stock[i].LastCopy || lost[stock[i].ID]
+		}
 	}
 }
 
-// planned is what a suggestion takes away, as it stands now.
-func (d *daemon) planned(s tier.Suggestion) (store.Removal, error) {
-	switch s.Action {
-	case tier.Collect:
-		garbage, err := d.rubbish(d.waits())
-		return garbage[s.ID], err
-	case tier.RemoveRevision:
-		return d.line.Store.PlanRemove(s.ID, s.Commit)
-	}
-	return d.line.Store.PlanRemove(s.ID, "")
+// quiet is a moment in which no download, move or removal begins: what is planned in it is true until it ends.
+type quiet struct {
+	waits map[model.ID]bool // models that must not be touched
+	open  *host.FilesInUse
 }
 
-// carryOut removes what was decided, unless it is a dry run or somebody has begun to need it meanwhile.
-func (d *daemon) carryOut(ctx context.Context, one api.Cleaned, plan store.Removal, dryRun bool) api.Cleaned {
-	busy, again, err := d.door.shut(ctx)
+// inQuiet does something in such a moment.
+func (d *daemon) inQuiet(ctx context.Context, do func(quiet)) error {
+	busy, open, err := d.door.shut(ctx)
 	if err != nil {
-		one.Err = err
-		return one
+		return err
 	}
-	defer again()
-	open, err := host.LookForFilesInUse()
-	waits := d.waits()
+	defer open()
+	files, err := host.LookForFilesInUse()
+	if err != nil {
+		return &model.Error{Op: "clean up", Class: model.DiskError, Err: fmt.Errorf("nobody can tell which models are in use: %w", err)}
+	}
+	maps.Copy(busy, d.waits())
+	do(quiet{busy, files})
+	return ctx.Err()
+}
+
+// carryOut removes what was planned, unless that has failed, it is a dry run, or somebody needs it.
+func (d *daemon) carryOut(ctx context.Context, q quiet, one api.Cleaned, plan store.Removal, failed error, dryRun bool) api.Cleaned {
 	switch {
-	case err != nil:
-		one.Err = &model.Error{Op: "clean up", Class: model.DiskError, Model: one.Model, Err: fmt.Errorf("nobody can tell whether it is in use: %w", err)}
+	case failed != nil:
+		one.Err = failed
 		return one
-	case busy[one.Model] || waits[one.Model]:
+	case q.waits[one.Model]:
 		one.Err = &model.Error{
 			Op: "clean up", Class: model.Busy, Model: one.Model, Err: errors.New("it is being downloaded, moved or repaired"), Hint: "try again when that is over",
 		}
@@ -290,7 +309,7 @@ func (d *daemon) carryOut(ctx context.Context, one api.Cleaned, plan store.Remov
 	case one.Action != client.CleanupCollect && d.habits.isPinned(one.Model):
 		one.Action, one.Reason = client.CleanupKeep, "it is pinned: let it loose first"
 		return one
-	case d.inUse(one.Model, func(path string) bool { d.line.own.opens(path); return open.Has(path) }):
+	case d.inUse(one.Model, func(path string) bool { d.line.own.opens(path); return q.open.Has(path) }):
 		one.Action, one.Reason = client.CleanupKeep, "another program has it open"
 		return one
 	}

@@ -171,3 +171,26 @@ func TestSpaceIsMadeForADownloadThatWaits(t *testing.T) {
 	c.ema("verify", "acme/other")
 	c.ends(t)
 }
+
+func TestASourceThatDoesNotAnswerIsAskedOnceAndNothingGoes(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	c := tidying(ctx, t, "0")
+	c.ema("pull", "acme/other", "--quiet")
+	c.hub.Fault(demohub.Match{}, demohub.Status(http.StatusServiceUnavailable), 0)
+	c.hub.ResetStats()
+	done := c.clean(`{"cleanup_type":"auto","min_unused_days":0}`)
+	asked := int64(0)
+	for _, n := range c.hub.Stats().Requests {
+		asked += n
+	}
+	for _, name := range []string{"acme/slow", "acme/other"} {
+		if did, said := why(done, name); did != "keep" || said != "it may be the last copy: it could not be fetched again" {
+			t.Errorf("%s: %s, %q", name, did, said)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("it was asked %d times about two models", asked)
+	}
+	c.ends(t)
+}

@@ -62,6 +62,11 @@ func (a *app) garbage(ctx context.Context, s *store.Store, olderThan time.Durati
 	if err != nil {
 		return store.Removal{}, err
 	}
+	return collectable(s, olderThan, rule, waits)
+}
+
+// collectable is that, but for the models that a download waits for.
+func collectable(s *store.Store, olderThan time.Duration, rule partialRule, waits map[model.ID]bool) (store.Removal, error) {
 	r, err := s.PlanCollect(olderThan, time.Now())
 	if err != nil {
 		return r, err

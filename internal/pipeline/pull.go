@@ -180,7 +180,7 @@ func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved
 		}
 	case here != nil:
 		err := l.askBriefly(ctx, r)
-		if err != nil && (ctx.Err() != nil || !unreachable(err)) {
+		if err != nil && (ctx.Err() != nil || !Unreachable(err)) {
 			return nil, err
 		}
 		if err != nil {
@@ -217,7 +217,7 @@ func (l *Line) ask(ctx context.Context, r *resolved, p *Progress) error {
 		if l.instead(ctx, r, err, "") {
 			return nil
 		}
-		if err == nil || ctx.Err() != nil || !unreachable(err) {
+		if err == nil || ctx.Err() != nil || !Unreachable(err) {
 			return err
 		}
 	}
@@ -234,7 +234,7 @@ func (l *Line) ask(ctx context.Context, r *resolved, p *Progress) error {
 // instead goes by what the source said last, if it could not be asked because of err; age says how old
 // that is, in words.
 func (l *Line) instead(ctx context.Context, r *resolved, err error, age string) bool {
-	if err == nil || ctx.Err() != nil || !unreachable(err) {
+	if err == nil || ctx.Err() != nil || !Unreachable(err) {
 		return false
 	}
 	last := l.recall(ctx, r.Request)
@@ -289,8 +289,8 @@ func (l *Line) remembered(ctx context.Context, req Request) *model.Manifest {
 	return last
 }
 
-// unreachable reports whether err says nothing about the model, only about the way to it.
-func unreachable(err error) bool {
+// Unreachable reports whether err says nothing about the model, only about the way to it.
+func Unreachable(err error) bool {
 	switch model.ClassOf(err) {
 	case model.Timeout, model.Reset, model.Truncated, model.ServerError, model.RateLimited, model.Other:
 		return true
