@@ -199,3 +199,16 @@ func TestTiersAreOrderedFromHotToCold(t *testing.T) {
 		t.Error("not hot, warm, cold")
 	}
 }
+
+func TestEqualContentHasEqualCommitsInWhateverOrderItIsListed(t *testing.T) {
+	a, b := File{Path: "a", Size: 1, Digest: SumGitBlob([]byte("x"))}, File{Path: "b", Size: 2, Digest: SumGitBlob([]byte("yy"))}
+	of := func(files ...File) string { return CommitOf(files, func(f File) string { return f.Digest.String() }) }
+	if one := of(a, b); one != of(b, a) || !IsCommit(one) {
+		t.Errorf("%s, in another order %s", one, of(b, a))
+	}
+	renamed := b
+	renamed.Path = "c"
+	if of(a, b) == of(a) || of(a, b) == of(a, renamed) {
+		t.Error("other content has the same commit")
+	}
+}

@@ -379,7 +379,7 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	if err != nil {
 		return "", err
 	}
-	if missing, err = l.borrow(ctx, w, r.ID, missing); err != nil {
+	if missing, err = w.Borrow(ctx, r.ID, missing); err != nil { // what other models here have is not fetched
 		return "", err
 	}
 	here(p, r.wanted, missing)
@@ -398,20 +398,6 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	return w.Commit(ctx, r.manifest, files, store.Record{
 		Include: chosen.Include, Exclude: chosen.Exclude, Source: l.origin(r.ID), CompletedAt: time.Now().UTC(),
 	})
-}
-
-// borrow takes contents that other models here have, and returns those that nobody has.
-func (l *Line) borrow(ctx context.Context, w *store.Writer, id model.ID, missing []model.File) (rest []model.File, err error) {
-	for _, f := range missing {
-		taken, err := w.Borrow(ctx, id, f)
-		if err != nil {
-			return nil, err
-		}
-		if !taken {
-			rest = append(rest, f)
-		}
-	}
-	return rest, nil
 }
 
 // here says which of the wanted files are here. One with the content of a missing file is not.

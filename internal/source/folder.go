@@ -54,7 +54,7 @@ func (s *folder) Resolve(ctx context.Context, id model.ID, rev string) (*model.M
 		return nil, err
 	}
 	m.Resolved = time.Now()
-	m.Commit = commitOf(m.Files, func(f model.File) string { return f.Digest.String() })
+	m.Commit = model.CommitOf(m.Files, func(f model.File) string { return f.Digest.String() })
 	if m.Revision, err = soleRevision(id, rev, m.Commit); err != nil {
 		return nil, err
 	}

@@ -2,8 +2,6 @@ package source
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,7 +62,7 @@ func (s *web) Resolve(ctx context.Context, id model.ID, rev string) (*model.Mani
 	if m.Files, err = all.sorted(); err != nil {
 		return nil, untrue(err, id)
 	}
-	m.Commit = commitOf(m.Files, func(f model.File) string { return byPath[f.Path].identity() })
+	m.Commit = model.CommitOf(m.Files, func(f model.File) string { return byPath[f.Path].identity() })
 	if m.Revision, err = soleRevision(id, rev, m.Commit); err != nil {
 		return nil, err
 	}
@@ -259,16 +257,6 @@ func webRefusal(a *answer, op string) error {
 		e.Class = model.ServerError
 	}
 	return e
-}
-
-// commitOf makes a commit id for sources that have none: the first 40 hexadecimal digits of the
-// sha256 over the listing in path order, one line per file.
-func commitOf(files []model.File, identity func(model.File) string) string {
-	sum := sha256.New()
-	for _, f := range files {
-		fmt.Fprintf(sum, "%q %d %q\n", f.Path, f.Size, identity(f))
-	}
-	return hex.EncodeToString(sum.Sum(nil))[:40]
 }
 
 // soleRevision is the revision of a source that has but one: the default's name, or its commit.

@@ -3,8 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -65,7 +63,6 @@ type load struct {
 // A cargo is one file to be adopted.
 type cargo struct {
 	path string // in the model
-	name string // in the folder, absolute
 	from string // where the name leads: a real path
 	was  identity
 	mine bool // it belongs to this user
@@ -208,7 +205,7 @@ func (w *Writer) adoptOne(ctx context.Context, dir string, l *load, opt Adopting
 	var free []string
 	files, err := w.haul(ctx, l, opt, &m, func(files []model.File) (err error) {
 		if l.commit == "" {
-			l.commit, l.listing = commitOf(files), files
+			l.commit, l.listing = model.CommitOf(files, func(f model.File) string { return f.Digest.String() }), files
 		}
 		m.Commit, m.Path, m.Files, m.Revision = l.commit, w.Snapshot(l.id, l.commit), len(files), l.commit
 		if free, err = w.freeNames(l, &m); err != nil {
@@ -251,16 +248,6 @@ func (w *Writer) adoptOne(ctx context.Context, dir string, l *load, opt Adopting
 		}
 	}
 	return m, nil
-}
-
-// commitOf makes a commit of files without one, as a source does that serves folders.
-func commitOf(files []model.File) string {
-	sorted := slices.SortedFunc(slices.Values(files), func(a, b model.File) int { return strings.Compare(a.Path, b.Path) })
-	sum := sha256.New()
-	for _, f := range sorted {
-		fmt.Fprintf(sum, "%q %d %q\n", f.Path, f.Size, f.Digest.String())
-	}
-	return hex.EncodeToString(sum.Sum(nil))[:40]
 }
 
 // freeNames are the names under which a revision can be found, and the first of them becomes its revision. A name that

@@ -154,5 +154,5 @@ func (w *Writer) cargoAt(root, name, file string, e fs.DirEntry) (cargo, error) 
 			return cargo{}, fmt.Errorf("it is not the file, but what git keeps in its place until \"git lfs pull\" brings it")
 		}
 	}
-	return cargo{path: file, name: name, from: from, was: identityOf(info), mine: ownedByUs(info)}, nil
+	return cargo{path: file, from: from, was: identityOf(info), mine: ownedByUs(info)}, nil
 }

@@ -12,38 +12,48 @@ import (
 	"ema/internal/model"
 )
 
-// Borrow brings a content into a model that another one of this store has, proven: it shares storage where the file system
-// can, else it is the same file under a second name, else a copy. It is false where no other model has it, and of contents of at
-// most BlockSize, which are not worth it. What is borrowed is published when Borrow returns; after a crash at any step it is or is not.
-func (w *Writer) Borrow(ctx context.Context, id model.ID, f model.File) (bool, error) {
-	if f.Digest.IsZero() || f.Size <= BlockSize {
-		return false, nil
-	}
-	owners, err := w.owners(f.Digest.Hex())
+// Borrow brings contents into a model that other ones of this store have, proven, and returns the files whose contents nobody has.
+// What is borrowed shares storage where the file system can, else it is the same file under a second name, else a copy. Contents of
+// at most BlockSize are not worth it. All of it is published when Borrow returns; after a crash at any step each is or is not.
+func (w *Writer) Borrow(ctx context.Context, id model.ID, files []model.File) (rest []model.File, err error) {
+	owners, err := w.owners(id, files)
 	if err != nil {
-		return false, diskError("borrow", id, f.Path, err)
+		return nil, diskError("borrow", id, "", err)
 	}
-	for _, other := range owners {
-		if other == id {
-			continue
-		}
-		t, ok := w.lending(other, f.Digest, f.Size)
-		if !ok {
-			continue
-		}
-		t.id = id
-		st, _, err := w.take(ctx, t)
-		if errors.Is(err, errChanged) {
-			continue
-		}
-		if err == nil {
-			if err = w.Publish(ctx, []*Staged{st}); err != nil {
-				err = errors.Join(err, w.drop(st))
+	for _, f := range files {
+		taken := false
+		for _, other := range owners[f.Digest.Hex()] {
+			if taken, err = w.borrow(ctx, id, other, f); err != nil {
+				return nil, diskError("borrow", id, f.Path, err)
+			}
+			if taken {
+				break
 			}
 		}
-		return err == nil, diskError("borrow", id, f.Path, err)
+		if !taken {
+			rest = append(rest, f)
+		}
 	}
-	return false, nil
+	return rest, nil
+}
+
+// borrow brings one content of another model; false if it is not proven there, or changes.
+func (w *Writer) borrow(ctx context.Context, id, other model.ID, f model.File) (bool, error) {
+	t, ok := w.lending(other, f.Digest, f.Size)
+	if !ok {
+		return false, nil
+	}
+	t.id = id
+	st, _, err := w.take(ctx, t)
+	if errors.Is(err, errChanged) {
+		return false, nil
+	}
+	if err == nil {
+		if err = w.Publish(ctx, []*Staged{st}); err != nil {
+			err = errors.Join(err, w.drop(st))
+		}
+	}
+	return err == nil, err
 }
 
 // lending is how a content of a model can be taken by another one; false unless it is proven there.
@@ -63,23 +73,48 @@ func (w *Writer) lending(id model.ID, d model.Digest, size int64) (taking, bool)
 	return taking{id: id, from: from, was: who, want: d, mayLink: ownedByUs(info), proven: crcs}, true
 }
 
-// owners are the models that have a content of that name.
-func (s *Store) owners(name string) (ids []model.ID, err error) {
-	entries, err := os.ReadDir(s.path)
-	if err != nil {
-		return nil, ignoreMissing(err)
+// owners are the models, but for one, that have contents of some files, by the contents' names.
+func (s *Store) owners(but model.ID, files []model.File) (map[string][]model.ID, error) {
+	wanted := map[string]bool{}
+	for _, f := range files {
+		if !f.Digest.IsZero() && f.Size > BlockSize {
+			wanted[f.Digest.Hex()] = true
+		}
 	}
+	found := map[string][]model.ID{}
+	if len(wanted) == 0 {
+		return found, nil
+	}
+	ids, err := s.ids()
+	for _, id := range ids {
+		if id == but {
+			continue
+		}
+		blobs, err := os.ReadDir(s.blobsDir(id))
+		if ignoreMissing(err) != nil {
+			return nil, err
+		}
+		for _, b := range blobs {
+			if wanted[b.Name()] {
+				found[b.Name()] = append(found[b.Name()], id)
+			}
+		}
+	}
+	return found, err
+}
+
+// ids are the models of which there is a folder in the store.
+func (s *Store) ids() (all []model.ID, err error) {
+	entries, err := os.ReadDir(s.path)
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), "models--") {
 			continue
 		}
 		if id, ok := s.idOf(e.Name()); ok {
-			if _, err := os.Stat(s.blobPath(id, name)); err == nil {
-				ids = append(ids, id)
-			}
+			all = append(all, id)
 		}
 	}
-	return ids, nil
+	return all, ignoreMissing(err)
 }
 
 // A Twin is a content that lies in the store more than once.
@@ -93,8 +128,8 @@ type Twin struct {
 // Twins finds contents of more than BlockSize that several models have as files of their own in the hot tier, proven to be the
 // same. It changes nothing. Files that share their storage in other ways it cannot tell from others.
 func (s *Store) Twins() (all []Twin, err error) {
-	entries, err := os.ReadDir(s.path)
-	if ignoreMissing(err) != nil {
+	ids, err := s.ids()
+	if err != nil {
 		return nil, diskError("find equal contents", model.ID{}, s.path, err)
 	}
 	type first struct {
@@ -102,14 +137,7 @@ func (s *Store) Twins() (all []Twin, err error) {
 		info fs.FileInfo
 	}
 	seen := map[string]first{}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "models--") {
-			continue
-		}
-		id, ok := s.idOf(e.Name())
-		if !ok {
-			continue
-		}
+	for _, id := range ids {
 		blobs, err := os.ReadDir(s.blobsDir(id))
 		if ignoreMissing(err) != nil {
 			return nil, diskError("find equal contents", id, s.blobsDir(id), err)
@@ -135,13 +163,10 @@ func (s *Store) Twins() (all []Twin, err error) {
 	return all, nil
 }
 
+// provenAs reports whether a file in the hot tier is proven to be the content that its name says.
 func (s *Store) provenAs(id model.ID, name string, info fs.FileInfo) bool {
 	d, err := model.ParseDigest(name)
-	if err != nil || d.Algo() != model.SHA256 {
-		return false
-	}
-	who, _, err := s.sidecar(id, d)
-	return err == nil && who == identityOf(info)
+	return err == nil && d.Algo() == model.SHA256 && prove(s.sidecarPath(id, name), info) == Proven
 }
 
 // Share makes one file of a content that two models have, in one step: at every moment both have all of it. It is false where

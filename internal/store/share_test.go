@@ -52,9 +52,13 @@ func truth2(t testing.TB, w *store.Writer, all ...sample) {
 func TestAContentThatAnotherModelHasIsBorrowed(t *testing.T) {
 	a, b := alike()
 	w := pulled(t, tiered(memoryDir(t)), a)
-	for _, f := range b.m.Files {
-		if got, err := w.Borrow(t.Context(), b.m.ID, f); err != nil || got != (f.Digest == large(a).Digest) {
-			t.Errorf("%s: %v, %v", f.Path, got, err)
+	rest, err := w.Borrow(t.Context(), b.m.ID, b.m.Files)
+	if err != nil || len(rest) != len(b.m.Files)-1 {
+		t.Errorf("%+v, %v", rest, err)
+	}
+	for _, f := range rest {
+		if f.Digest == large(a).Digest {
+			t.Errorf("%s is not borrowed", f.Path)
 		}
 	}
 	if blob, err := w.Blob(b.m.ID, large(a).Digest); err != nil || blob.Proof != store.Proven || blob.Size != large(a).Size {
@@ -94,8 +98,8 @@ func TestNothingIsBorrowedThatIsNotProven(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, err := w.Borrow(t.Context(), b.m.ID, large(b)); got || err != nil {
-		t.Errorf("what somebody has changed is borrowed: %v, %v", got, err)
+	if rest, err := w.Borrow(t.Context(), b.m.ID, []model.File{large(b)}); len(rest) != 1 || err != nil {
+		t.Errorf("what somebody has changed is borrowed: %v, %v", rest, err)
 	}
 }
 
@@ -103,8 +107,8 @@ func TestAContentInAColderTierIsBorrowed(t *testing.T) {
 	a, b := alike()
 	w := pulled(t, tiered(memoryDir(t)), a)
 	move(t, w, a, model.Cold)
-	if got, err := w.Borrow(t.Context(), b.m.ID, large(b)); !got || err != nil {
-		t.Fatalf("%v, %v", got, err)
+	if rest, err := w.Borrow(t.Context(), b.m.ID, []model.File{large(b)}); len(rest) != 0 || err != nil {
+		t.Fatalf("%v, %v", rest, err)
 	}
 	if _, err := pull(t.Context(), w, b, nil); err != nil {
 		t.Fatal(err)
@@ -219,7 +223,7 @@ func crashedShare(t *testing.T, set store.Settings, root string, borrow bool, at
 	}
 	d.StopAfter(at)
 	if borrow {
-		_, err = w.Borrow(t.Context(), b.m.ID, large(b))
+		_, err = w.Borrow(t.Context(), b.m.ID, []model.File{large(b)})
 	} else {
 		twins, failed := w.Twins()
 		if failed != nil || len(twins) != 1 {
