@@ -66,7 +66,7 @@ func (d *daemon) shelves() ([]snapshot.Tier, error) {
 	return tiers(d.line.Store, set, d.line.LeaveFree())
 }
 
-// stored tells// stored tells that the store holds something else of a model than before, or of any when it is zero.
+// stored tells that the store holds something else of a model than before, or of any when it is zero.
 func (d *daemon) stored(id model.ID, why string) {
 	if why == "removed" || why == "moved" {
 		d.cache.Forget(id) // its files are others now, or none

@@ -26,18 +26,10 @@ const leftAlone = 24 * time.Hour
 
 // wish is what may go when somebody cleans up, as the settings say.
 func wish(c config.Config, watched time.Time) tier.Wish {
-	hot := section(c.StorageTiers, model.Hot)
+	hot := ruleOf(c.StorageTiers.Hot)
 	return tier.Wish{
-		MinUnused: c.Cleanup.MinUnusedDays.Duration(), KeepRecent: c.Cleanup.KeepRecentDays.Duration(), Watched: watched,
-		Often: &tier.Rule{Uses: hot.Criteria.UsageFrequencyThreshold, Window: hot.Criteria.LastUsedDays.Duration()},
+		MinUnused: c.Cleanup.MinUnusedDays.Duration(), KeepRecent: c.Cleanup.KeepRecentDays.Duration(), Watched: watched, Often: &hot,
 	}
-}
-
-// settingsNow are those that hold now.
-func (d *daemon) settingsNow() config.Config {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.settings.Config
 }
 
 // rubbish is what no revision needs, model by model, as "ema gc" would remove it.

@@ -43,6 +43,11 @@ func section(set config.StorageTiers, t model.Tier) config.Tier {
 	return map[model.Tier]config.Tier{model.Hot: set.Hot, model.Warm: set.Warm, model.Cold: set.Cold}[t]
 }
 
+// ruleOf is which models belong to a tier.
+func ruleOf(t config.Tier) tier.Rule {
+	return tier.Rule{Uses: t.Criteria.UsageFrequencyThreshold, Window: t.Criteria.LastUsedDays.Duration(), Max: t.MaxSizeGB.Bytes()}
+}
+
 // recall reads what is known from the ledger.
 func recall(ctx context.Context, kept *ledger.Ledger, set config.StorageTiers) (*habits, error) {
 	h := &habits{kept: kept, uses: tier.NewUses(windowOfUses(set)), pinned: map[model.ID]bool{}}

@@ -36,7 +36,8 @@ type pools struct {
 
 func newPools(c config.CPUOptimization, tell func(problem string)) *pools {
 	threads := host.NewThreads(tell)
-	p := &pools{threads: threads, io: threads.NewPool("io", 1, host.Class{}), background: threads.NewPool("background", 1, host.Class{}), download: threads.NewPool("download", 0, host.Class{})}
+	pool := func(name string) *host.Pool { return threads.NewPool(name, 1, host.Class{}) }
+	p := &pools{threads: threads, io: pool("io"), background: pool("background"), download: pool("download")}
 	p.configure(c)
 	return p
 }
@@ -127,14 +128,13 @@ func (j *janitor) run(ctx context.Context, h *heap) error {
 		j.mu.Lock()
 		every := j.rule.every
 		j.mu.Unlock()
-		due := make(<-chan time.Time)
-		stop := func() bool { return false }
+		var due <-chan time.Time
 		if working && every > 0 {
-			t := time.NewTimer(every)
-			due, stop = t.C, t.Stop
+			due = time.After(every)
 		}
 		select {
 		case <-ctx.Done():
+			return nil
 		case <-j.changed:
 		case <-due:
 			j.tidy()
@@ -142,10 +142,6 @@ func (j *janitor) run(ctx context.Context, h *heap) error {
 			if now, _ := h.state(); working && !now && every > 0 {
 				j.tidy()
 			}
-		}
-		stop()
-		if ctx.Err() != nil {
-			return nil
 		}
 	}
 }
@@ -172,16 +168,19 @@ func (d *daemon) limits() client.Limits {
 	return l
 }
 
-// keepMemory bounds the heap as the settings say. GOMEMLIMIT goes before.
-func (d *daemon) keepMemory(c config.Config) error {
+// heapRule is what the settings say about the heap, on this machine.
+func (d *daemon) heapRule(c config.Config) (heapRule, error) {
 	total, _, err := d.host.Memory()
 	if err != nil {
-		return &model.Error{Op: "read the size of the memory", Err: err}
+		return heapRule{}, &model.Error{Op: "read the size of the memory", Err: err}
 	}
-	r := heapRuleOf(c.MemoryManagement, total)
+	return heapRuleOf(c.MemoryManagement, total), nil
+}
+
+// keepMemory bounds the heap by a rule. GOMEMLIMIT goes before.
+func (d *daemon) keepMemory(r heapRule) {
 	if d.app.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(r.limit)
 	}
 	d.janitor.configure(r)
-	return nil
 }

@@ -101,7 +101,7 @@ func (m *moves) begin(ctx context.Context, w model.Move) (client.ModelMove, bool
 
 // allowed refuses a move by which a tier's models would take more than they may. The lock is held.
 func (m *moves) allowed(ctx context.Context, id model.ID, to model.Tier, more model.Bytes) error {
-	most := largest(m.d.tiersNow(), to)
+	most := largest(m.d.settingsNow().StorageTiers, to)
 	if most == 0 {
 		return nil
 	}
@@ -308,7 +308,7 @@ func (m *moves) move(ctx context.Context, one *moving) (moved store.Moved, err e
 			m.tell(one, event.MoveMoving)
 		}
 	}
-	set := m.d.tiersNow()
+	set := m.d.settingsNow().StorageTiers
 	how := store.Moving{Progress: progress, Pace: paceOf(set, one.was.From, one.to, folders(m.d.line.Store)...)}
 	err = m.threads.DoAt(ctx, slower(set, one.was.From, one.to), func(ctx context.Context) (err error) {
 		moved, err = m.d.line.Writer.Move(ctx, one.id, one.to, how)
@@ -328,13 +328,6 @@ func slower(set config.StorageTiers, from, to model.Tier) host.IOPriority {
 	return host.IOHigh
 }
 
-// tiersNow are the settings of the tiers that hold now.
-func (d *daemon) tiersNow() config.StorageTiers {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.settings.StorageTiers
-}
-
 // downloads reports whether a model is being downloaded, or waits for that.
 func (d *daemon) downloads(id model.ID) bool {
 	return slices.ContainsFunc(d.queue.List(), func(dl model.Download) bool { return dl.Model == id })
@@ -343,9 +336,8 @@ func (d *daemon) downloads(id model.ID) bool {
 // rule moves by the rules, every time that they say, until ctx ends.
 func (m *moves) rule(ctx context.Context) error {
 	for {
-		m.d.mu.Lock()
-		set, management := m.d.settings.StorageTiers, m.d.settings.TierManagement
-		m.d.mu.Unlock()
+		c := m.d.settingsNow()
+		set, management := c.StorageTiers, c.TierManagement
 		m.d.habits.uses.Keep(windowOfUses(set))
 		wait := management.CheckIntervalHours.Duration()
 		if !management.AutoTieringEnabled || len(m.d.line.Store.Tiers()) < 2 {
@@ -440,8 +432,7 @@ func rules(tiers []store.TierState, set config.StorageTiers, management config.T
 		if t.State == store.TierMissing || t.State == store.TierReadOnly {
 			continue
 		}
-		s := section(set, t.Tier)
-		r.Tiers[t.Tier] = tier.Rule{Uses: s.Criteria.UsageFrequencyThreshold, Window: s.Criteria.LastUsedDays.Duration(), Max: s.MaxSizeGB.Bytes()}
+		r.Tiers[t.Tier] = ruleOf(section(set, t.Tier))
 	}
 	return r
 }

@@ -82,10 +82,7 @@ func (d *daemon) tidyPartialsOnce(ctx context.Context) error {
 	for _, dl := range d.queue.List() {
 		waits[dl.Model] = true
 	}
-	d.mu.Lock()
-	rule := partialRuleOf(d.settings.Config)
-	d.mu.Unlock()
-	return d.removePartials(ctx, rule, waits)
+	return d.removePartials(ctx, partialRuleOf(d.settingsNow()), waits)
 }
 
 func (d *daemon) removePartials(ctx context.Context, rule partialRule, waits map[model.ID]bool) error {

@@ -39,6 +39,10 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	if err := d.moves.pinsFit(next.StorageTiers); err != nil {
 		return client.Reloaded{}, err
 	}
+	memory, err := d.heapRule(next.Config)
+	if err != nil {
+		return client.Reloaded{}, err
+	}
 	d.mu.Lock()
 	before := d.settings
 	d.mu.Unlock()
@@ -66,9 +70,7 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	d.moves.reconsider()
 	d.cache.Configure(cacheSettings(next.Config))
 	d.pools.configure(next.CPUOptimization)
-	if err := d.keepMemory(next.Config); err != nil {
-		return client.Reloaded{}, err
-	}
+	d.keepMemory(memory)
 	acting, restart := config.Changes(before, next)
 	for _, w := range next.Warnings {
 		d.log.Warn("configuration", "key", w.Key, "warning", w.Text)
@@ -78,6 +80,13 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 		Success: true, Updated: slices.Concat([]string{}, acting, restart),
 		RestartRequired: len(restart) > 0, RestartKeys: append([]string{}, restart...),
 	}, nil
+}
+
+// settingsNow are those that hold now.
+func (d *daemon) settingsNow() config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.settings.Config
 }
 
 // queueSettings are the keys about how many downloads run, wait and try again.

@@ -64,11 +64,11 @@ func (d *daemon) rememberModels(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hot := section(c.StorageTiers, model.Hot)
-	since := time.Now().Add(-hot.Criteria.LastUsedDays.Duration())
+	hot := ruleOf(c.StorageTiers.Hot)
+	since := time.Now().Add(-hot.Window)
 	var often []model.ID
 	for _, k := range models {
-		if d.habits.uses.Count(k.ID, since) >= max(1, hot.Criteria.UsageFrequencyThreshold) {
+		if d.habits.uses.Count(k.ID, since) >= max(1, hot.Uses) {
 			often = append(often, k.ID)
 		}
 	}

@@ -168,12 +168,14 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	}
 	d.pools = newPools(e.CPUOptimization, func(problem string) { d.log.Warn("threads", "problem", problem) })
 	l.Run, l.hashing = d.pools.io.Do, d.pools.download.Do
-	if err := l.configure(e, facts); err != nil {
+	if err := l.configure(e, facts); err != nil { // so that downloads are hashed there
 		return errors.Join(err, socket.Close())
 	}
-	if err := d.keepMemory(e.Config); err != nil {
+	memory, err := d.heapRule(e.Config)
+	if err != nil {
 		return errors.Join(err, socket.Close())
 	}
+	d.keepMemory(memory)
 	d.repairs, d.moves, d.cache = newRepairs(d), newMoves(d), d.newCache(e.Config)
 	if d.habits, err = recall(ctx, kept, e.StorageTiers); err != nil {
 		return errors.Join(err, socket.Close())

@@ -14,6 +14,9 @@ func TestWhatOthersReadIsToldFromWhatThisProcessReads(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	r, err := NewReaders(filepath.Dir(path))
 	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
 		t.Skipf("the temporary folder has no disk of its own: %v", err) // in memory, or on a network
 	}
 	text := make([]byte, 32<<20)

@@ -126,8 +126,8 @@ func (s CacheStats) HitRate() float64 {
 	return float64(s.Hits) / float64(max(1, s.Hits+s.Misses))
 }
 
-// Stays is a model of which something is to stay in memory, as it was found.
-type Stays struct {
+// Residence is a model of which something is to stay in memory, as it was found.
+type Residence struct {
 	Model    model.ID
 	Size     model.Bytes // of all of it; of its headers, where only they stay
 	Bytes    model.Bytes // that are to stay
@@ -249,8 +249,8 @@ func (c *Cache) Stats() CacheStats {
 
 // Look measures how much of what is to stay is in memory now. The model that is most likely to stay
 // comes first.
-func (c *Cache) Look(ctx context.Context) ([]Stays, error) {
-	var all []Stays
+func (c *Cache) Look(ctx context.Context) ([]Residence, error) {
+	var all []Residence
 	err := c.look(ctx, func(id model.ID, r *resident) { all = append(all, r.kept(id)) })
 	return all, err
 }
@@ -279,8 +279,8 @@ func (c *Cache) look(ctx context.Context, each func(model.ID, *resident)) error 
 	return nil
 }
 
-func (r *resident) kept(id model.ID) Stays {
-	k := Stays{Model: id, Size: sum(r.extents)}
+func (r *resident) kept(id model.ID) Residence {
+	k := Residence{Model: id, Size: sum(r.extents)}
 	for _, p := range r.pieces {
 		k.Bytes += model.Bytes(p.size)
 		k.Resident += model.Bytes(p.found)
