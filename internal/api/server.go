@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -117,6 +118,9 @@ type Server struct {
 	Banner  string
 	Version Version
 	Log     *slog.Logger
+
+	once sync.Once
+	all  *router
 }
 
 // Limits that keep a stuck client from holding on to the daemon.
@@ -184,8 +188,11 @@ func (s *Server) serve(ctx context.Context, l net.Listener, server *http.Server)
 }
 
 // Handler answers requests from other machines and from browsers. Who asks must be in their contexts, where a trust.Guard
-// puts it: strangers get next to nothing.
-func (s *Server) Handler() http.Handler { return s.router() }
+// puts it: strangers get next to nothing. It is made once, of the fields as they are then.
+func (s *Server) Handler() http.Handler {
+	s.once.Do(func() { s.all = s.router() })
+	return s.all
+}
 
 // router is all that can be asked for.
 func (s *Server) router() *router {
