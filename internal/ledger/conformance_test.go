@@ -50,6 +50,14 @@ func conformance(t *testing.T, open func(t *testing.T) func() *ledger.Ledger) {
 		"keeps pins, also after a restart":                               keepsPins,
 		"keeps moves, those that are over the newest first":              keepsMoves,
 		"forgets only moves that were over before a time":                prunesMoves,
+		"answers how models were used as one would by hand":              answersAsOneWouldByHand,
+		"refuses questions about days that are none":                     refusesDaysThatAreNone,
+		"keeps what checks of models found, the newest first":            keepsChecks,
+		"sums up samples by the minute and the hour":                     sumsUpSamples,
+		"keeps what happened, the newest first":                          keepsIncidents,
+		"writes a batch once, also when it is told again":                writesABatchOnce,
+		"writes all of a batch or nothing":                               writesABatchWholeOrNot,
+		"forgets history that is older than it is kept":                  prunesHistory,
 		"opens what is current already, once more and unchanged":         opensAgain,
 	}
 	for promise, keeps := range promises {

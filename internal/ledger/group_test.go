@@ -60,36 +60,3 @@ func TestWhoReadsTheAuditTrailWaitsForNoWriter(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestUsesShareACommit(t *testing.T) {
-	const many = 50
-	l := fresh(t)
-	l.writing.Lock()
-	results := make(chan error, many)
-	for range many {
-		go func() {
-			results <- l.RecordUses(context.Background(), []model.Use{{Model: model.ID{Name: "acme/a"}, At: time.Unix(1, 0)}})
-		}()
-	}
-	for waiting := 0; waiting < many; runtime.Gosched() {
-		l.uses.mu.Lock()
-		if l.uses.next != nil {
-			waiting = len(l.uses.next.records)
-		}
-		l.uses.mu.Unlock()
-	}
-	l.writing.Unlock()
-	for range many {
-		if err := <-results; err != nil {
-			t.Error(err)
-		}
-	}
-	if err := l.Uses(t.Context(), time.Time{}, func(u model.UseCount) error {
-		if u.Times != many {
-			t.Errorf("%d uses, want %d", u.Times, many)
-		}
-		return nil
-	}); err != nil {
-		t.Error(err)
-	}
-}

@@ -7,7 +7,6 @@ package ledger
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,15 +16,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pressly/goose/v3"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"ema/internal/model"
 )
-
-//go:embed migrations/*.sql
-var migrations embed.FS
 
 // connections is how many may use the database at once: one writes, the others read meanwhile.
 const connections = 4
@@ -36,11 +32,12 @@ type Ledger struct {
 	Note string
 
 	db      *sql.DB
+	pool    *pgxpool.Pool // of PostgreSQL; nil for SQLite
 	path    string
-	writing sync.Mutex // held by the one who writes; SQLite has room for no second one
+	writing sync.Mutex         // held by the one who writes; SQLite has room for no second one
+	numbers map[model.ID]int64 // of models in the history, for who writes
 	saves   group[model.Download]
 	audits  group[model.AuditEntry]
-	uses    group[[]model.Use]
 	moves   group[model.Move]
 }
 
@@ -110,37 +107,18 @@ func (l *Ledger) prepare(ctx context.Context) error {
 	if verdict != "ok" {
 		return failure("open", l.path, &damage{verdict})
 	}
-	steps, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return failure("open", l.path, err)
-	}
-	// Not closed: that would close the database.
-	schema, err := goose.NewProvider(goose.DialectSQLite3, l.db, steps)
-	if err != nil {
-		return failure("open", l.path, err)
-	}
-	has, knows, err := schema.GetVersions(ctx)
-	if err != nil {
-		return failure("open", l.path, err)
-	}
-	if has > knows {
-		return &model.Error{
-			Op: "open ledger", Class: model.Usage, File: l.path,
-			Err:  fmt.Errorf("a newer ema wrote it: its schema is version %d, and this ema knows %d", has, knows),
-			Hint: "use that ema, or move the file away to begin a new one",
-		}
-	}
-	if _, err := schema.Up(ctx); err != nil {
-		return failure("open", l.path, err)
-	}
-	return nil
+	return l.migrate(ctx)
 }
 
 // Close waits for the commit that is under way, and closes the database. What is saved afterwards fails.
 func (l *Ledger) Close() error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	return l.db.Close()
+	err := l.db.Close()
+	if l.pool != nil {
+		l.pool.Close()
+	}
+	return err
 }
 
 // damage is what SQLite found wrong with a file that it can open.
@@ -193,6 +171,7 @@ func failure(op, path string, err error) error {
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
 		failed.Hint = "make its folder writable"
 	}
+	postgresFailure(failed, err)
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		failed.Class = model.Cancelled
 	}

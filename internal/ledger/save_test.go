@@ -125,7 +125,7 @@ func TestAFullDiskRefusesAndKeepsWhatWasSaved(t *testing.T) {
 	big := func(i int) model.Download {
 		return model.Download{ID: fmt.Sprint(i), State: model.Queued, Reason: strings.Repeat("x", 10_000)}
 	}
-	limit(40)
+	limit(100)
 	saved := 0
 	var err error
 	for ; err == nil; saved++ {

@@ -9,21 +9,10 @@ import (
 	"ema/internal/model"
 )
 
-// RecordUses adds uses to what is known, and returns when that is durable. Calls at the same time share commits; when
-// ctx ends before, it returns its error, and all of uses were recorded or none. Uses are kept as sums by hour: their
-// operations are not.
+// RecordUses adds uses to what is known, and returns when that is durable. When ctx ends before, it returns its error, and
+// all of uses were recorded or none.
 func (l *Ledger) RecordUses(ctx context.Context, uses []model.Use) error {
-	for _, u := range uses {
-		if u.Model.IsZero() || u.At.IsZero() {
-			return &model.Error{Op: "write ledger", Class: model.Usage, Model: u.Model, Err: errors.New("a use has no model or no time")}
-		}
-	}
-	if len(uses) == 0 {
-		return nil
-	}
-	return l.uses.write(ctx, l, uses, func(all ...[]model.Use) error {
-		return insert(l, useSQL, useRow, sums(all))
-	})
+	return l.Write(ctx, Batch{Uses: uses})
 }
 
 // Uses calls f with the uses of every model from the hour of since on, the oldest first, until f returns an error, which
