@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,16 +51,18 @@ func (l *Ledger) Write(ctx context.Context, b Batch) error {
 	}
 	tx, err := l.db.BeginTx(ctx, nil)
 	if err != nil {
-		return failure("write", l.path, err)
-	}
-	w := writing{tx: tx, numbers: l.numbers}
-	if err := w.all(ctx, b); err != nil {
-		// A rollback that fails adds nothing: what is not committed is gone with its connection.
-		_ = tx.Rollback()
 		l.numbers = nil // whatever has happened to the database, the next batch looks them up
 		return failure("write", l.path, err)
 	}
+	w := writing{tx: tx, far: l.postgres(), numbers: l.numbers}
+	if err := w.all(ctx, b); err != nil {
+		// A rollback that fails adds nothing: what is not committed is gone with its connection.
+		_ = tx.Rollback()
+		l.numbers = nil
+		return failure("write", l.path, err)
+	}
 	if err := tx.Commit(); err != nil {
+		l.numbers = nil
 		return failure("write", l.path, err)
 	}
 	// Numbers of a transaction that failed are none.
@@ -73,6 +76,7 @@ func (l *Ledger) Write(ctx context.Context, b Batch) error {
 // A writing is a transaction that writes batches.
 type writing struct {
 	tx      *sql.Tx
+	far     bool               // the database is another process
 	numbers map[model.ID]int64 // of models, as they are stored
 	fresh   map[model.ID]int64 // those found or made by this transaction
 }
@@ -120,31 +124,38 @@ func each[T any](ctx context.Context, w *writing, statement string, row func(T) 
 	return prepared.Close()
 }
 
-// together inserts rows of so many columns many at a time: what a statement costs is mostly asking for it.
+// together inserts rows. To PostgreSQL they go many at a time, since what a statement costs there is mostly the way; SQLite
+// takes one after the other, and looks through the names of all values of a statement for each of them.
 func (w *writing) together(ctx context.Context, table, columns string, rows [][]any) error {
-	const atOnce = 300 // rows; SQLite takes 32,766 values in a statement, PostgreSQL 65,535
-	for len(rows) > 0 {
-		part := rows[:min(atOnce, len(rows))]
-		rows = rows[len(part):]
-		var text strings.Builder
-		text.WriteString("INSERT INTO " + table + " (" + columns + ") VALUES ")
+	if len(rows) == 0 {
+		return nil
+	}
+	statement := "INSERT INTO " + table + " (" + columns + ") VALUES "
+	if !w.far {
+		return each(ctx, w, statement+places(0, len(rows[0])), func(r []any) ([]any, error) { return r, nil }, rows)
+	}
+	const atOnce = 300
+	for part := range slices.Chunk(rows, atOnce) {
+		var text []string
 		var values []any
-		for i, r := range part {
-			places := make([]string, len(r))
-			for k, v := range r {
-				values = append(values, v)
-				places[k] = "$" + strconv.Itoa(len(values))
-			}
-			if i > 0 {
-				text.WriteByte(',')
-			}
-			text.WriteString("(" + strings.Join(places, ",") + ")")
+		for _, r := range part {
+			text = append(text, places(len(values), len(r)))
+			values = append(values, r...)
 		}
-		if _, err := w.tx.ExecContext(ctx, text.String(), values...); err != nil {
+		if _, err := w.tx.ExecContext(ctx, statement+strings.Join(text, ","), values...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// places are those of n values of a statement after so many others.
+func places(after, n int) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = "$" + strconv.Itoa(after+i+1)
+	}
+	return "(" + strings.Join(all, ",") + ")"
 }
 
 // number is the short name of a model; the zero ID has 0.
