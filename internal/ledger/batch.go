@@ -59,6 +59,7 @@ func (l *Ledger) Write(ctx context.Context, b Batch) error {
 		// A rollback that fails adds nothing: what is not committed is gone with its connection.
 		_ = tx.Rollback()
 		l.numbers = nil
+		l.suspect(err)
 		return failure("write", l.path, err)
 	}
 	if err := tx.Commit(); err != nil {

@@ -69,6 +69,18 @@ func Open(ctx context.Context, path string) (*Ledger, error) {
 }
 
 func open(ctx context.Context, path string) (*Ledger, error) {
+	l, err := bare(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.prepare(ctx); err != nil {
+		return nil, errors.Join(err, l.db.Close())
+	}
+	return l, nil
+}
+
+// bare opens a file and does not look into it.
+func bare(path string) (*Ledger, error) {
 	// Addresses of models may hold signed links, which concern nobody else on this machine. SQLite
 	// gives its journal the same mode.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -84,11 +96,7 @@ func open(ctx context.Context, path string) (*Ledger, error) {
 	}
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections / 2)
-	l := &Ledger{db: db, path: path}
-	if err := l.prepare(ctx); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return l, nil
+	return &Ledger{db: db, path: path}, nil
 }
 
 // address is the data source name of a file, whatever characters its path has.
@@ -100,14 +108,68 @@ func address(path string) string {
 
 // prepare proves that the database is whole, and brings its schema up to date.
 func (l *Ledger) prepare(ctx context.Context) error {
+	if err := l.examine(ctx); err != nil {
+		return err
+	}
+	return l.migrate(ctx)
+}
+
+// small is how large a database may be to be read whole at each start.
+const small = 64 * model.MiB
+
+// examine proves that the database is whole. Of a large one, which is history mostly, it reads what the daemon could not work
+// without; all of it when damage was met since.
+func (l *Ledger) examine(ctx context.Context) error {
+	info, err := os.Stat(l.path)
+	if err != nil {
+		return failure("open", l.path, err)
+	}
+	if _, err := os.Stat(l.suspicion()); errors.Is(err, fs.ErrNotExist) && model.Bytes(info.Size()) > small {
+		for _, table := range []string{"goose_db_version", "downloads", "audit", "pins", "moves", "models"} {
+			var there int
+			if err := l.db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1", table).Scan(&there); err != nil {
+				return failure("open", l.path, err)
+			}
+			if there == 0 { // made later
+				continue
+			}
+			if err := l.quickCheck(ctx, "'"+table+"'"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := l.quickCheck(ctx, "1"); err != nil {
+		return err
+	}
+	if err := os.Remove(l.suspicion()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failure("open", l.path, err)
+	}
+	return nil
+}
+
+// quickCheck has SQLite read a table, or with a number everything until it has met so many errors.
+func (l *Ledger) quickCheck(ctx context.Context, what string) error {
 	var verdict string
-	if err := l.db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+	if err := l.db.QueryRowContext(ctx, "PRAGMA quick_check("+what+")").Scan(&verdict); err != nil {
 		return failure("open", l.path, err)
 	}
 	if verdict != "ok" {
 		return failure("open", l.path, &damage{verdict})
 	}
-	return l.migrate(ctx)
+	return nil
+}
+
+// suspicion is a file that is there when damage was met: the next Open looks at everything, whatever the size.
+func (l *Ledger) suspicion() string { return l.path + ".suspect" }
+
+// suspect notes that err says of the database that it is damaged.
+func (l *Ledger) suspect(err error) {
+	if !l.postgres() && broken(err) {
+		if f, err := os.Create(l.suspicion()); err == nil { // without it the damage is met again
+			_ = f.Close()
+		}
+	}
 }
 
 // Close waits for the commit that is under way, and closes the database. What is saved afterwards fails.
@@ -170,6 +232,8 @@ func failure(op, path string, err error) error {
 		failed.Class = model.Cancelled
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
 		failed.Hint = "make its folder writable"
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		failed.Hint = "start the daemon again: it keeps the damaged file aside and begins a new one"
 	}
 	postgresFailure(failed, err)
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
