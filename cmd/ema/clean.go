@@ -143,7 +143,7 @@ func (d *daemon) advise(ctx context.Context) (client.CleanupSuggestions, error) 
 	if err != nil {
 		return client.CleanupSuggestions{}, err
 	}
-	a := tier.Advise(time.Now(), stock, d.habits.uses, wish(d.settingsNow(), d.habits.since))
+	a := tier.Advise(time.Now(), stock, d.habits.uses, wish(d.settingsNow(), d.habits.knownSince()))
 	return snapshot.Suggest(a), nil
 }
 
@@ -152,7 +152,7 @@ func (d *daemon) clean(ctx context.Context, c api.Cleaning) ([]api.Cleaned, erro
 	if c.Models != nil {
 		return d.cleanNamed(ctx, c)
 	}
-	w := wish(d.settingsNow(), d.habits.since)
+	w := wish(d.settingsNow(), d.habits.knownSince())
 	if c.MinUnused != nil {
 		w.MinUnused = *c.MinUnused
 	}
@@ -348,7 +348,7 @@ func (d *daemon) makeRoom(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w := wish(c, d.habits.since)
+		w := wish(c, d.habits.knownSince())
 		w.Free = free
 		decided, err := d.cleanBy(ctx, stock, w, false)
 		if err != nil {

@@ -29,6 +29,9 @@ func (d *daemon) usable(ctx context.Context) error {
 	if _, err := d.ledger.LastOrder(ctx); err != nil {
 		return err
 	}
+	if _, err := d.history.Database(); err != nil {
+		return err
+	}
 	_, err := d.line.Store.Free()
 	return err
 }
@@ -96,13 +99,23 @@ func (d *daemon) modelsHealth(ctx context.Context) client.PartHealth {
 func (d *daemon) databaseHealth(ctx context.Context) client.PartHealth {
 	begun := time.Now()
 	_, err := d.ledger.LastOrder(ctx)
-	figures := map[string]float64{"answered_after_ms": float64(time.Since(begun).Microseconds()) / 1000}
+	state := d.history.State()
+	figures := map[string]float64{
+		"answered_after_ms": float64(time.Since(begun).Microseconds()) / 1000,
+		"records_waiting":   float64(state.Waiting), "records_written": float64(state.Written), "records_dropped": float64(state.Dropped), "records_refused": float64(state.Refused),
+	}
 	if err != nil {
 		return condition(figures, "", client.HealthUnhealthy, err.Error())
 	}
 	var issues []string
 	if d.ledger.Note != "" {
 		issues = append(issues, d.ledger.Note)
+	}
+	if state.Away != nil {
+		issues = append(issues, fmt.Sprintf("history is kept in memory since %s, because its database cannot be used: %v", state.Since.UTC().Format(time.RFC3339), state.Away))
+	}
+	if state.Dropped > 0 {
+		issues = append(issues, fmt.Sprintf("%d records of history were dropped while the database was away", state.Dropped))
 	}
 	return condition(figures, "the database answers", client.HealthDegraded, issues...)
 }

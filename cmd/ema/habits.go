@@ -17,12 +17,13 @@ import (
 
 // habits is what the daemon knows of how models are used: in the ledger, and counted in memory. It is safe for concurrent use.
 type habits struct {
-	kept  *ledger.Ledger
-	uses  *tier.Uses
-	since time.Time     // when uses began to be noticed
-	told  atomic.Uint64 // uses
+	kept    *journal
+	history *ledger.Recorder
+	uses    *tier.Uses
+	told    atomic.Uint64 // uses
 
 	mu     sync.Mutex
+	since  time.Time // when uses began to be noticed, as far as is known
 	pinned map[model.ID]bool
 }
 
@@ -48,32 +49,56 @@ func ruleOf(t config.Tier) tier.Rule {
 	return tier.Rule{Uses: t.Criteria.UsageFrequencyThreshold, Window: t.Criteria.LastUsedDays.Duration(), Max: t.MaxSizeGB.Bytes()}
 }
 
-// recall reads what is known from the ledger.
-func recall(ctx context.Context, kept *ledger.Ledger, set config.StorageTiers) (*habits, error) {
-	h := &habits{kept: kept, uses: tier.NewUses(windowOfUses(set)), pinned: map[model.ID]bool{}}
-	var err error
-	if h.since, err = kept.UsesSince(ctx); err != nil {
-		return nil, err
+// recall reads what is known from the ledger. While the database with the uses is away none is known, as if they were
+// noticed from now on: keepHistory reads them later.
+func (d *daemon) recall(ctx context.Context, set config.StorageTiers) (*habits, error) {
+	h := &habits{
+		kept: d.ledger, history: d.history, uses: tier.NewUses(windowOfUses(set)), since: time.Now(), pinned: map[model.ID]bool{},
 	}
-	err = kept.Uses(ctx, time.Now().Add(-windowOfUses(set)), func(c model.UseCount) error {
-		h.uses.Record(c.Model, c.Last, c.Times)
-		return nil
-	})
-	if err != nil {
-		return nil, err
+	if db, err := d.history.Database(); err == nil {
+		if err := h.remember(ctx, db, windowOfUses(set)); err != nil {
+			return nil, err
+		}
 	}
-	last, err := kept.LastUses(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for id, at := range last {
-		h.uses.Record(id, at, 0)
-	}
-	pins, err := kept.Pins(ctx)
+	pins, err := d.ledger.Pins(ctx)
 	for _, id := range pins {
 		h.pinned[id] = true
 	}
 	return h, err
+}
+
+// remember adds the uses that a database knows of, over so long.
+func (h *habits) remember(ctx context.Context, db *ledger.Ledger, window time.Duration) error {
+	since, err := db.UsesSince(ctx)
+	if err != nil {
+		return err
+	}
+	err = db.Uses(ctx, time.Now().Add(-window), func(c model.UseCount) error {
+		h.uses.Record(c.Model, c.Last, c.Times)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	last, err := db.LastUses(ctx)
+	if err != nil {
+		return err
+	}
+	for id, at := range last {
+		h.uses.Record(id, at, 0)
+	}
+	h.mu.Lock()
+	h.since = since
+	h.mu.Unlock()
+	h.told.Add(1)
+	return nil
+}
+
+// knownSince is when uses began to be noticed: before that, nobody knows whether a model was used.
+func (h *habits) knownSince() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.since
 }
 
 // Use is how a model is used.
@@ -87,14 +112,11 @@ func (h *habits) Use(id model.ID) snapshot.Use {
 // Uses is another number after each use.
 func (h *habits) Uses() uint64 { return h.told.Load() }
 
-// note counts a use, when it is durable.
-func (h *habits) note(ctx context.Context, u model.Use) error {
-	if err := h.kept.RecordUses(ctx, []model.Use{u}); err != nil {
-		return err
-	}
+// note counts a use, which is written soon.
+func (h *habits) note(u model.Use) {
+	h.history.Tell(ledger.Batch{Uses: []model.Use{u}})
 	h.uses.Record(u.Model, u.At, 1)
 	h.told.Add(1)
-	return nil
 }
 
 // pin keeps a model where it is, or lets it loose.
@@ -125,17 +147,18 @@ func (h *habits) isPinned(id model.ID) bool {
 }
 
 // used counts a use, and has the model kept in memory.
-func (d *daemon) used(ctx context.Context, u model.Use) error {
+func (d *daemon) used(u model.Use) {
 	if err := d.cache.Used(u.Model); err != nil { // before the use has got far
 		d.log.Warn("models in memory", "model", u.Model.Public(), "error", err.Error())
 	}
-	return d.habits.note(ctx, u)
+	d.habits.note(u)
 }
 
 // use counts a use of a model that is here, for the API.
-func (d *daemon) use(ctx context.Context, u model.Use) error {
+func (d *daemon) use(_ context.Context, u model.Use) error {
 	if _, err := d.line.Store.Model(u.Model); err != nil {
 		return named("use", err)
 	}
-	return d.used(ctx, u)
+	d.used(u)
+	return nil
 }

@@ -127,6 +127,7 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"downloads.max_concurrent_downloads":                                    {{"3", "queue", "Concurrent", 3}, {"0", "queue", "Concurrent", 4}},
 		"downloads.queue_size":                                                  {{"7", "queue", "Size", 7}},
 		"database.retention_days":                                               {{"7", "config", "Database.RetentionDays", config.Days(7)}},
+		"database.url":                                                          {{"postgres://ema@db.example/ema", "config", "Database.URL", "postgres://ema@db.example/ema"}},
 		"retry_optimization.adaptive_retries.enabled":                           {{"false", "fetch", "Retry.Adaptive.Enabled", false}},
 		"retry_optimization.adaptive_retries.success_rate_threshold":            {{"0.5", "fetch", "Retry.Adaptive.Threshold", 0.5}},
 		"retry_optimization.adaptive_retries.increase_retries_on_low_success":   {{"false", "fetch", "Retry.Adaptive.Increase", false}},

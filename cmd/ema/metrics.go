@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"net"
 	"syscall"
-	"time"
 
 	"ema/internal/api/trust"
 	"ema/internal/config"
-	"ema/internal/ledger"
 	"ema/internal/metrics"
 	"ema/internal/model"
 	"ema/internal/pipeline"
@@ -79,22 +77,6 @@ func (d *daemon) showMetrics(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	return d.metrics.Serve(ctx, l, guard.Wrap)
-}
-
-// timed is the ledger with a clock: it tells how long each change of a download took to be stored.
-type timed struct {
-	*ledger.Ledger
-	took func(operation string, d time.Duration) // nil until there are metrics
-}
-
-// Save stores d.
-func (t *timed) Save(ctx context.Context, d model.Download) error {
-	begun := time.Now()
-	err := t.Ledger.Save(ctx, d)
-	if t.took != nil {
-		t.took("save", time.Since(begun))
-	}
-	return err
 }
 
 // countVerified counts a verification within the daemon.

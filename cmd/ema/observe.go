@@ -46,7 +46,7 @@ func (d *daemon) watchUses(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := opens.Run(ctx, func(o host.Open) { l.opened(ctx, o) })
+		err := opens.Run(ctx, l.opened)
 		if err != nil && ctx.Err() == nil {
 			d.log.Warn("uses by other programs are no longer counted", "error", err.Error())
 		}
@@ -131,7 +131,7 @@ func (l *lookout) watch(id model.ID) {
 }
 
 // opened counts a use, if the open is one.
-func (l *lookout) opened(ctx context.Context, o host.Open) {
+func (l *lookout) opened(o host.Open) {
 	if o.Lost {
 		l.warn("so many files were opened at once that some uses may not have been counted")
 		return
@@ -154,9 +154,7 @@ func (l *lookout) opened(ctx context.Context, o host.Open) {
 		l.seen.Withdraw(id)
 		return
 	}
-	if err := l.d.used(ctx, model.Use{Model: id, At: now.UTC(), By: model.UseByOpen, OK: true}); err != nil && ctx.Err() == nil {
-		l.d.log.Warn("use not counted", "model", id.Public(), "error", err.Error())
-	}
+	l.d.used(model.Use{Model: id, At: now.UTC(), By: model.UseByOpen, OK: true})
 }
 
 // size is that of a content, which never changes. It is asked for once: some programs open files very often.

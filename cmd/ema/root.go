@@ -47,6 +47,7 @@ func rootCommand(a *app) *cobra.Command {
 		a.byOwner(gcCommand(a)),
 		tierCommand(a),
 		storeCommand(a),
+		dbCommand(a),
 		loadTestCommand(a),
 		doctorCommand(a),
 		configCommand(a),

@@ -67,7 +67,8 @@ const stopping = 4500 * time.Millisecond
 type daemon struct {
 	app     *app
 	line    *line
-	ledger  *ledger.Ledger
+	ledger  *journal
+	history *ledger.Recorder
 	bus     *event.Bus
 	queue   *queue.Queue
 	limiter *throttle.Limiter
@@ -139,8 +140,13 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 		fmt.Fprintln(a.stderr, "ema: note: "+kept.Note)
 	}
 
+	history := ledger.NewRecorder(kept, e.Database.URL, filepath.Join(state, unwrittenFile), mostUnwritten)
+	noted := &journal{Ledger: kept}
+	if e.Database.URL != "" {
+		noted.copies = history
+	}
 	d := &daemon{
-		app: a, line: l, ledger: kept, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New("", a.processors()),
+		app: a, line: l, ledger: noted, history: history, log: l.log, bus: event.New(0), limiter: throttle.New(), host: host.New("", a.processors()),
 		settings: e, running: map[string]*running{}, rested: make(chan struct{}, 1), tidying: make(chan struct{}, 1), heap: heap{collectAt: a.collectAt},
 	}
 	if wanted, given := a.workers(e.CPUOptimization); wanted > given {
@@ -155,8 +161,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	if err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	stored := &timed{Ledger: kept}
-	d.queue = queue.New(queueSettings(e.Config, facts), stored, d.bring, d.bus)
+	d.queue = queue.New(queueSettings(e.Config, facts), noted, d.bring, d.bus)
 	if err := d.configureBandwidth(e.Config); err != nil {
 		return errors.Join(err, socket.Close())
 	}
@@ -177,7 +182,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	}
 	d.keepMemory(memory)
 	d.repairs, d.moves, d.cache = newRepairs(d), newMoves(d), d.newCache(e.Config)
-	if d.habits, err = recall(ctx, kept, e.StorageTiers); err != nil {
+	if d.habits, err = d.recall(ctx, e.StorageTiers); err != nil {
 		return errors.Join(err, socket.Close())
 	}
 	if d.models, err = d.answers(ctx); err != nil {
@@ -187,7 +192,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	d.metrics = d.measure(ctx)
-	stored.took = d.metrics.ObserveDatabase
+	noted.took = d.metrics.ObserveDatabase
 	shown, err := d.openMetrics(ctx, e)
 	if err != nil {
 		return errors.Join(err, d.network.listener.Close(), socket.Close())
@@ -234,7 +239,9 @@ func talkative(e *config.Effective) *config.Effective {
 
 // work runs all that lives as long as the daemon, and returns when it has ended. shown is for Prometheus, or nil.
 func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
+	endHistory := d.keepHistory(ctx)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.chronicle(ctx) })
 	g.Go(func() error { return d.metrics.Run(ctx, d.bus) })
 	if shown != nil {
 		g.Go(func() error { return d.showMetrics(ctx, shown) })
@@ -265,7 +272,10 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	d.ready()
 
 	ended := make(chan error, 1)
-	go func() { ended <- g.Wait() }()
+	go func() {
+		err := g.Wait()
+		ended <- errors.Join(err, endHistory()) // what the others have told is written
+	}()
 	select {
 	case err := <-ended: // something failed
 		return d.over(ctx, err)
@@ -319,30 +329,6 @@ func (d *daemon) version() client.Version {
 	return client.Version{
 		Version: b.Version, Commit: b.Commit, Go: runtime.Version(), Platform: b.Platform,
 		PID: os.Getpid(), Since: time.Now().UTC(), Store: d.line.Store.Path(),
-	}
-}
-
-// forget removes history that is older than anybody wants to keep: at the start, and once a day.
-func (d *daemon) forget(ctx context.Context) error {
-	for {
-		d.mu.Lock()
-		keep := d.settings.Database.RetentionDays.Duration()
-		d.mu.Unlock()
-		n, err := d.ledger.Prune(ctx, time.Now().Add(-keep))
-		for _, prune := range []func(context.Context, time.Time) (int, error){d.ledger.PruneAudit, d.ledger.PruneUses, d.ledger.PruneMoves} {
-			if err == nil {
-				_, err = prune(ctx, time.Now().Add(-keep))
-			}
-		}
-		d.habits.uses.Forget(time.Now())
-		if err != nil && ctx.Err() == nil {
-			d.log.Warn("history not pruned", "error", err.Error())
-		} else if n > 0 {
-			d.log.Info("history pruned", "downloads", n)
-		}
-		if pause(ctx, 24*time.Hour) != nil {
-			return nil
-		}
 	}
 }
 

@@ -83,9 +83,10 @@ func defaultWebsocket() Websocket {
 
 // Database says where history and usage are kept.
 type Database struct {
-	// Address of a PostgreSQL database; empty = the embedded one.
-	URL string `json:"url" pattern:"^postgres(ql)?://[^\\s]+$" want:"postgres://user@host/name, or nothing for the embedded database" secret:"url"`
-	// How long history is kept.
+	// Address of a PostgreSQL database for history and usage, which belongs to this store alone; empty = the embedded one. What
+	// the daemon has to do - its queue, its pins, its moves - stays in the embedded one, so that it goes on while the other is away.
+	URL string `json:"url" pattern:"^postgres(ql)?://[^\\s]+$" want:"postgres://user@host/name, or nothing for the embedded database" secret:"url" active:"yes"`
+	// How long history is kept: each record. Sums of days are kept ten times as long.
 	RetentionDays Days `json:"retention_days" range:"1..36500" active:"yes"`
 }
 

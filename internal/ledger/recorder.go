@@ -150,6 +150,16 @@ func (r *Recorder) State() RecorderState {
 	return s
 }
 
+// Watch is how it stands, and a channel that is closed when that changes: when records are written or the database is lost or
+// found.
+func (r *Recorder) Watch() (RecorderState, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.state
+	s.Waiting = int(r.told - r.done)
+	return s, r.changed
+}
+
 // Database is where the records go, or an error of class Timeout or Auth while it cannot be used. It must not be closed.
 func (r *Recorder) Database() (*Ledger, error) {
 	r.mu.Lock()
