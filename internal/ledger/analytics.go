@@ -123,7 +123,8 @@ func (l *Ledger) UsageSums(ctx context.Context, q UsageQuestion) ([]UsageSum, er
 		rows, err := list(ctx, l, func(rows *sql.Rows) (r struct {
 			number int64
 			Quarter
-		}, err error) {
+		}, err error,
+		) {
 			var duration float64 // a sum of what people claim may be too large for an integer
 			err = rows.Scan(&r.number, &r.Times, &r.Failures, &r.Timed, &duration)
 			r.Duration = int64(min(duration, most))

@@ -68,8 +68,10 @@ func sumsUpSamples(t *testing.T, open func() *ledger.Ledger) {
 	write(t, l, ledger.Batch{Samples: []model.Sample{at(59*time.Second, 1), {Series: "other", At: noon(), Value: 8}}})
 	for step, want := range map[time.Duration][]model.SampleSum{
 		0: {
-			{At: noon(), Times: 1, Mean: 3, Least: 3, Most: 3}, {At: noon().Add(10 * time.Second), Times: 1, Mean: 5, Least: 5, Most: 5},
-			{At: noon().Add(59 * time.Second), Times: 1, Mean: 1, Least: 1, Most: 1}, {At: noon().Add(time.Minute), Times: 1, Mean: -1, Least: -1, Most: -1},
+			{At: noon(), Times: 1, Mean: 3, Least: 3, Most: 3},
+			{At: noon().Add(10 * time.Second), Times: 1, Mean: 5, Least: 5, Most: 5},
+			{At: noon().Add(59 * time.Second), Times: 1, Mean: 1, Least: 1, Most: 1},
+			{At: noon().Add(time.Minute), Times: 1, Mean: -1, Least: -1, Most: -1},
 		},
 		time.Minute: {{At: noon(), Times: 3, Mean: 3, Least: 1, Most: 5}, {At: noon().Add(time.Minute), Times: 1, Mean: -1, Least: -1, Most: -1}},
 		time.Hour:   {{At: noon(), Times: 4, Mean: 2, Least: -1, Most: 5}},
