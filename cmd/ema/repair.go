@@ -18,8 +18,9 @@ func repairCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "repair MODEL[@REV]...",
 		Short: "Fetch again what is damaged or missing, and nothing else",
-		Long: "Verifies the models and fetches again what is damaged or missing: of a file whose block checksums are known only the\n" +
-			"bad blocks of 1 MiB. The old file stays until the new one is proven. With --json each revision is a line.",
+		Long: "Verifies the models and brings back what is damaged or missing: from another model here that has the same content, else\n" +
+			"from the source, and of a file whose block checksums are known only the bad blocks of 1 MiB. The old file stays until the\n" +
+			"new one is proven; where the source has moved on, the commit that is here is asked for. With --json each revision is a line.",
 		Example:           "  ema repair org/name\n  ema repair org/name@v1.0 --json",
 		Args:              someModels,
 		ValidArgsFunction: a.completeHere,
@@ -83,13 +84,18 @@ func (a *app) repairOne(ctx context.Context, id model.ID, r store.Revision) (err
 			return err
 		}
 		for _, f := range report.Files {
-			if f.State != "damaged" && f.State != "missing" {
+			if f.State == pipeline.FileOK || f.State == pipeline.FileUnknown {
 				continue
 			}
 			for _, what := range remarks(f) {
 				if _, err := fmt.Fprintf(w, "  %s: %s\n", f.Path, what); err != nil {
 					return err
 				}
+			}
+		}
+		for _, what := range res.Actions {
+			if _, err := fmt.Fprintf(w, "  mended %s\n", what); err != nil {
+				return err
 			}
 		}
 		_, err := fmt.Fprintf(w, "%s: repaired %s with %s from the source, in %s\n", name, files(res.Files), res.Fetched, duration(res.Took))

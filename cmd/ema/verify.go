@@ -42,7 +42,7 @@ func (a *app) verify(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	checked := 0
-	var bad []string
+	var bad, unread []string
 	for _, k := range found {
 		if len(k.revisions) == 0 && len(args) > 0 {
 			return notWhole("verify", k.ID)
@@ -53,9 +53,18 @@ func (a *app) verify(ctx context.Context, args []string) (err error) {
 				return err
 			}
 			checked++
-			if !report.OK() {
+			switch {
+			case !report.Whole():
 				bad = append(bad, spelled(k.ID, r))
+			case !report.OK():
+				unread = append(unread, spelled(k.ID, r))
 			}
+		}
+	}
+	if len(bad) == 0 && len(unread) > 0 {
+		return &model.Error{
+			Op: "verify", Class: model.DiskError, Err: fmt.Errorf("%d of %s could not be read as a whole, and nobody knows whether all is right", len(unread), count(checked, "revision", "revisions")),
+			Hint: `see the permissions of the files and the kernel's log; what stays unreadable is fetched again by "ema repair ` + shellWord(unread[0]) + `"`,
 		}
 	}
 	if len(bad) == 0 {
@@ -108,12 +117,15 @@ func printReport(w io.Writer, name string, report *pipeline.Report, took time.Du
 	verdict := "ok"
 	if !report.OK() {
 		verdict = "DAMAGED"
-		if states["damaged"] == 0 {
+		if states[pipeline.FileDamaged] == 0 {
 			verdict = "INCOMPLETE"
+		}
+		if report.Whole() {
+			verdict = "UNREADABLE"
 		}
 	}
 	text := fmt.Sprintf("%s: %s, %s, %s in %s", name, verdict, files(len(report.Files)), size, duration(took))
-	for _, s := range []string{"damaged", "missing", "unknown"} {
+	for _, s := range []string{pipeline.FileDamaged, pipeline.FileMissing, pipeline.FileUnreadable, pipeline.FileUnknown} {
 		if states[s] > 0 {
 			text += fmt.Sprintf(", %d %s", states[s], s)
 		}
@@ -135,7 +147,7 @@ func printReport(w io.Writer, name string, report *pipeline.Report, took time.Du
 func remarks(f pipeline.FileReport) []string {
 	var all []string
 	switch {
-	case f.State == "unknown":
+	case f.State == pipeline.FileUnknown:
 		all = append(all, "there is no hash to compare it with")
 	case len(f.Damaged) > 0:
 		var spans []string
@@ -145,7 +157,7 @@ func remarks(f pipeline.FileReport) []string {
 			bytes += model.Bytes(s.Len())
 		}
 		all = append(all, fmt.Sprintf("damaged in bytes %s (%s of %s)", strings.Join(spans, ", "), bytes, f.Size))
-	case f.State != "ok":
+	case f.State != pipeline.FileOK:
 		all = append(all, f.State)
 	}
 	return append(all, f.Notes...)

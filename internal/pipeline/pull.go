@@ -67,7 +67,8 @@ type Result struct {
 	Fetched  model.Bytes   `json:"fetched"` // received over the network, also what was fetched twice
 	Took     time.Duration `json:"-"`
 	Seconds  float64       `json:"seconds"`
-	Notes    []string      `json:"notes,omitempty"` // what the user should know: stale answers, suspicious files
+	Notes    []string      `json:"notes,omitempty"`         // what the user should know: stale answers, suspicious files
+	Actions  []string      `json:"actions_taken,omitempty"` // of a Repair: what was done to which file, in words
 }
 
 // resolved is a request whose revision and files are known.

@@ -10,21 +10,37 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ema/internal/model"
 	"ema/internal/store"
 	"ema/internal/verify"
+)
+
+// The states of a file that was checked.
+const (
+	FileOK         = "ok"
+	FileMissing    = "missing"
+	FileDamaged    = "damaged"
+	FileUnknown    = "unknown"    // there is no hash to compare it with
+	FileUnreadable = "unreadable" // it could not be read, again and again: nobody knows how it is
 )
 
 // A FileReport is what checking one file of a model found.
 type FileReport struct {
 	Path    string          `json:"path"`
 	Size    model.Bytes     `json:"size"`
-	State   string          `json:"state"`             // "ok", "missing", "damaged", "unknown": no hash to compare with
+	State   string          `json:"state"`             // one of the constants
 	Damaged []model.Segment `json:"damaged,omitempty"` // which bytes, where block checksums are known
-	Notes   []string        `json:"notes,omitempty"`   // what is odd about its structure, in words
+	Notes   []string        `json:"notes,omitempty"`   // what is odd about it, in words
 
-	file model.File
+	file   model.File
+	astray bool // its link leads to another content than its own
+	barred bool // nobody may read it
 }
+
+// bad reports whether a file is not what it should be.
+func (f FileReport) bad() bool { return f.State == FileMissing || f.State == FileDamaged }
 
 // A Report is what checking one revision of a model found.
 type Report struct {
@@ -34,74 +50,200 @@ type Report struct {
 	Files  []FileReport `json:"files"`
 }
 
-// OK reports whether all files are there and right.
+// OK reports whether all files are there, could be read and are right.
 func (r *Report) OK() bool {
-	return !slices.ContainsFunc(r.Files, func(f FileReport) bool { return f.State == "missing" || f.State == "damaged" })
+	return r.Whole() && !slices.ContainsFunc(r.Files, func(f FileReport) bool { return f.State == FileUnreadable })
 }
+
+// Whole reports whether no file is known to be missing or damaged.
+func (r *Report) Whole() bool { return !slices.ContainsFunc(r.Files, FileReport.bad) }
 
 // Verify reads every byte of one revision and compares it with the promised hashes. What turns out to
 // be right is recorded as proven, where the store's owner lets us. It repairs nothing.
+//
+// A file that cannot be read, or changes meanwhile, is read again after a while; only then it is FileUnreadable.
 func (l *Line) Verify(ctx context.Context, id model.ID, commit string, p *Progress) (*Report, error) {
+	return l.VerifyEach(ctx, id, commit, Reading{}, p)
+}
+
+// Reading is how files are read to be checked. The zero Reading reads them all, as everybody reads files.
+type Reading struct {
+	// Open opens a file; nil is os.Open.
+	Open func(path string) (verify.Reader, error)
+	// Known reports whether a content, whose file has not changed since it was proven, need not be read again; nil is never.
+	Known func(d model.Digest) bool
+	// Checked is told of each content that was read and is right, one at a time; nil is told nothing.
+	Checked func(d model.Digest)
+	// Parallel is how many files are read at once; 0 is as the Line has it.
+	Parallel int
+}
+
+// VerifyEach is Verify that reads files in another manner.
+func (l *Line) VerifyEach(ctx context.Context, id model.ID, commit string, how Reading, p *Progress) (*Report, error) {
 	files, err := l.expected(id, commit)
 	if err != nil {
 		return nil, err
 	}
 	p.enter("checking", func(s *Stage) { s.Files, s.Bytes = len(files), sum(files) })
-	report := &Report{ID: id, Model: id.Public(), Commit: commit, Files: make([]FileReport, len(files))}
-	byDigest := map[model.Digest][]int{} // files of equal content are read once
-	var items []verify.Item
-	read := map[model.Digest]fs.FileInfo{} // what each content is read from, as it was before
+	report := &Report{ID: id, Model: id.Public(), Commit: commit}
+	report.Files, err = l.check(ctx, id, files, func(f model.File) string { return l.Store.Snapshot(id, commit) + "/" + f.Path }, how, p)
+	if err != nil {
+		return nil, err
+	}
+	p.enter("done", nil)
+	return report, nil
+}
+
+// rereads is how long to wait before a file is read again that could not be read, each time.
+func rereads() []time.Duration { return []time.Duration{200 * time.Millisecond, 2 * time.Second} }
+
+// check reads the files of a model where they are found under names of theirs, and compares them with their hashes.
+func (l *Line) check(ctx context.Context, id model.ID, files []model.File, at func(model.File) string, how Reading, p *Progress) ([]FileReport, error) {
+	reports := make([]FileReport, len(files))
+	var again []int // of files, those to be read
 	for i, f := range files {
-		report.Files[i] = FileReport{Path: f.Path, Size: model.Bytes(f.Size), State: "ok", file: f}
-		full := l.Store.Snapshot(id, commit) + "/" + f.Path
-		info, err := os.Stat(full)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			report.Files[i].State = "missing"
-			continue
-		case err != nil:
-			return nil, &model.Error{Op: "verify", Class: model.DiskError, Model: id, File: full, Err: err}
-		case info.Size() != f.Size:
-			report.Files[i].State = "damaged"
-			report.Files[i].Notes = []string{fmt.Sprintf("it has %d bytes instead of %d", info.Size(), f.Size)}
-			continue
-		case f.Digest.IsZero():
-			report.Files[i].State = "unknown"
+		reports[i] = l.glance(id, f, at(f))
+		if reports[i].State != FileOK {
 			continue
 		}
+		if blob, err := l.blob(id, f); how.Known != nil && err == nil && blob.Proof == store.Proven && how.Known(f.Digest) {
+			p.FilesDone.Add(1)
+			p.Hashed.Add(f.Size)
+			continue
+		}
+		again = append(again, i)
+	}
+	for _, wait := range append(rereads(), 0) {
+		if err := l.read(ctx, id, files, again, at, reports, how, p); err != nil {
+			return nil, err
+		}
+		again = slices.DeleteFunc(again, func(i int) bool { return reports[i].State != FileUnreadable })
+		if len(again) == 0 || wait == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+	return reports, nil
+}
+
+// glance is what can be told of a file without reading all of it: FileOK when it has to be read.
+func (l *Line) glance(id model.ID, f model.File, full string) FileReport {
+	r := FileReport{Path: f.Path, Size: model.Bytes(f.Size), State: FileOK, file: f}
+	info, err := os.Stat(full)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
+		r.State = FileMissing
+	case err != nil:
+		r.State, r.Notes = FileUnreadable, []string{err.Error()}
+	case !info.Mode().IsRegular():
+		r.State, r.Notes = FileDamaged, []string{"it is no file"}
+	case l.leadsElsewhere(id, f, full, info):
+		r.State, r.astray, r.Notes = FileDamaged, true, []string{"its link leads to the content of another file"}
+	case info.Size() != f.Size:
+		r.State, r.Notes = FileDamaged, []string{fmt.Sprintf("it has %d bytes instead of %d", info.Size(), f.Size)}
+	case info.Mode().Perm()&0o444 == 0 && f.Size > 0:
+		r.State, r.barred, r.Notes = FileUnreadable, true, []string{fmt.Sprintf("its permissions are %04o: nobody may read it", info.Mode().Perm())}
+	case f.Digest.IsZero():
+		r.State = FileUnknown
+	default:
 		if finding, err := structure(f.Path, full, f.Size); err == nil && finding.Verdict >= verify.Suspicious {
-			report.Files[i].Notes = finding.Problems
+			r.Notes = finding.Problems
 		}
+	}
+	return r
+}
+
+// leadsElsewhere reports whether a file of a snapshot is a link to another content than its own, which is here.
+func (l *Line) leadsElsewhere(id model.ID, f model.File, full string, info fs.FileInfo) bool {
+	link, err := os.Lstat(full)
+	if err != nil || link.Mode()&fs.ModeSymlink == 0 {
+		return false
+	}
+	blob, err := l.blob(id, f)
+	if err != nil {
+		return false
+	}
+	own, err := os.Stat(blob.Path)
+	return err == nil && !os.SameFile(own, info)
+}
+
+// read reads some of the files, equal contents once, and notes in reports what they are.
+func (l *Line) read(ctx context.Context, id model.ID, files []model.File, which []int, at func(model.File) string, reports []FileReport, how Reading, p *Progress) error {
+	byDigest := map[model.Digest][]int{}
+	before := map[model.Digest]fs.FileInfo{} // what each content is read from, as it was
+	var items []verify.Item
+	for _, i := range which {
+		f := files[i]
 		if byDigest[f.Digest] = append(byDigest[f.Digest], i); len(byDigest[f.Digest]) > 1 {
 			continue
 		}
-		read[f.Digest] = info
+		full := at(f)
+		if info, err := os.Stat(full); err == nil {
+			before[f.Digest] = info
+		}
 		it := item(id, f, full)
+		if how.Open != nil {
+			it.Open = func() (verify.Reader, error) { return how.Open(full) }
+		}
 		it.Blocks, _ = l.Store.Blocks(id, f.Digest) //nolint:errcheck // without them damage is found, not located
 		it.Progress = func(n int64) { p.Hashed.Add(n) }
 		items = append(items, it)
 	}
+	parallel := how.Parallel
+	if parallel <= 0 {
+		parallel = l.parallel()
+	}
 	proven := map[model.Digest][]uint32{}
-	err = verify.Files(ctx, items, verify.Workers{Parallel: l.parallel(), Run: l.Run}, func(it verify.Item, res verify.Result, err error) {
+	err := verify.Files(ctx, items, verify.Workers{Parallel: parallel, Run: l.Run}, func(it verify.Item, res verify.Result, err error) {
 		p.FilesDone.Add(1)
+		first := &reports[byDigest[it.Digest][0]]
+		changed := false
+		if now, statErr := os.Stat(at(first.file)); err == nil && (statErr != nil || before[it.Digest] == nil || !unchanged(before[it.Digest], now)) {
+			changed = true
+		}
 		for _, i := range byDigest[it.Digest] {
+			r := &reports[i]
+			r.State, r.Damaged = FileOK, nil
 			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				r.State = FileMissing
 			case err != nil:
-				report.Files[i].State = "damaged"
-				report.Files[i].Notes = append(report.Files[i].Notes, err.Error())
+				r.State, r.Notes = FileUnreadable, []string{"it could not be read: " + cause(err)}
+			case changed:
+				r.State, r.Notes = FileUnreadable, []string{"somebody changed it while it was read"}
 			case !res.OK:
-				report.Files[i].State, report.Files[i].Damaged = "damaged", res.Damaged
-			default:
-				proven[it.Digest] = res.Blocks
+				r.State, r.Damaged = FileDamaged, res.Damaged
+			}
+		}
+		if first.State == FileOK {
+			proven[it.Digest] = res.Blocks
+			if how.Checked != nil {
+				how.Checked(it.Digest)
 			}
 		}
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	l.record(ctx, id, files, proven, read)
-	p.enter("done", nil)
-	return report, nil
+	l.record(ctx, id, files, proven, before)
+	return nil
+}
+
+// cause is what is behind an error about a file, without saying again which it is.
+func cause(err error) string {
+	if e, ok := errors.AsType[*model.Error](err); ok && e.Err != nil {
+		return e.Err.Error()
+	}
+	return err.Error()
+}
+
+// unchanged reports whether a file is what it was, as far as can be told without reading it.
+func unchanged(was, is fs.FileInfo) bool {
+	return os.SameFile(was, is) && was.Size() == is.Size() && was.ModTime().Equal(is.ModTime())
 }
 
 // record notes what Verify proved. It is a favour to the next run: when another process owns the
@@ -116,7 +258,7 @@ func (l *Line) record(ctx context.Context, id model.ID, files []model.File, prov
 		if err != nil || blob.Proof == store.Proven || proven[f.Digest] == nil {
 			continue
 		}
-		if now, err := os.Stat(blob.Path); err == nil && os.SameFile(now, read[f.Digest]) && now.ModTime().Equal(read[f.Digest].ModTime()) {
+		if now, err := os.Stat(blob.Path); err == nil && unchanged(read[f.Digest], now) {
 			news = append(news, f)
 		}
 	}
@@ -133,79 +275,6 @@ func (l *Line) record(ctx context.Context, id model.ID, files []model.File, prov
 			return
 		}
 	}
-}
-
-// Repair checks a revision and brings back what is missing or damaged: of a damaged file whose block
-// checksums are known only the bad blocks. The old file stays until the new one is proven.
-func (l *Line) Repair(ctx context.Context, id model.ID, commit string, p *Progress) (*Report, *Result, error) {
-	begun := time.Now()
-	report, err := l.Verify(ctx, id, commit, p)
-	if err != nil || report.OK() {
-		return report, nil, err
-	}
-	if l.Offline {
-		return report, nil, &model.Error{Op: "repair", Class: model.Offline, Model: id, Err: errors.New("files must be fetched again and offline mode forbids the network")}
-	}
-	r, err := l.resolve(ctx, Request{ID: id, Revision: commit}, p)
-	if err != nil {
-		return report, nil, err
-	}
-	rec, err := l.Store.Record(id, commit)
-	if err != nil {
-		rec = store.Record{ID: id, Revision: commit, Commit: commit}
-	}
-	r.Select = Selection{Include: rec.Include, Exclude: rec.Exclude}
-	if at, ok := l.Store.Ref(id, rec.Revision); ok && at == commit { // a branch that has moved on stays where it is
-		r.manifest.Revision = rec.Revision
-	}
-	var missing, unlinked []model.File
-	mend := map[string][]model.Segment{}
-	r.wanted = nil
-	seen := map[model.Digest]bool{}
-	for _, f := range report.Files {
-		r.wanted = append(r.wanted, f.file)
-		switch {
-		case f.State == "missing":
-			unlinked = append(unlinked, f.file)
-		case f.State == "damaged" && !seen[f.file.Digest]:
-			missing = append(missing, f.file)
-			seen[f.file.Digest] = !f.file.Digest.IsZero()
-			if len(f.Damaged) > 0 {
-				mend[f.Path] = f.Damaged
-			}
-		}
-	}
-	w, done, err := l.own(ctx, l.Waiting)
-	if err != nil {
-		return report, nil, err
-	}
-	defer done()
-	unlinked = slices.DeleteFunc(unlinked, func(f model.File) bool { return seen[f.Digest] })
-	gone, err := l.missing(ctx, w, id, unlinked, p) // the blob may be here when only the link is not
-	if err != nil {
-		return report, nil, err
-	}
-	missing = append(missing, gone...)
-	reserved, err := l.reserve(ctx, id, commit, missing)
-	if err != nil {
-		return report, nil, err
-	}
-	defer reserved.end()
-	p.enter("fetching", func(s *Stage) { s.Here = s.Bytes - sum(missing) })
-	if err := l.fetch(ctx, w, r, missing, mend, reserved, p); err != nil {
-		return report, nil, err
-	}
-	p.enter("publishing", nil)
-	rec.Files, rec.CompletedAt = r.wanted, time.Now().UTC()
-	path, err := w.Commit(ctx, r.manifest, r.wanted, rec)
-	if err != nil {
-		return report, nil, err
-	}
-	p.enter("done", nil)
-	return report, &Result{
-		ID: id, Model: id.Public(), Revision: r.manifest.Revision, Commit: commit, Path: path, Files: len(missing),
-		Bytes: sum(missing), Fetched: model.Bytes(p.Received.Load()), Took: time.Since(begun), Seconds: time.Since(begun).Seconds(),
-	}, nil
 }
 
 // expected are the files that a revision should have, as far as anything here tells.

@@ -56,6 +56,51 @@ func (w *Writer) borrow(ctx context.Context, id, other model.ID, f model.File) (
 	return err == nil, err
 }
 
+// Replace brings contents into a model that turned out to be damaged or missing there, from other models of this store that have
+// them, and returns the files whose contents nobody has. Unlike Borrow it believes no proof: it reads every byte, since what was
+// damaged may be shared. All of it is published when Replace returns.
+func (w *Writer) Replace(ctx context.Context, id model.ID, files []model.File) (rest []model.File, err error) {
+	owners, err := w.owners(id, files)
+	if err != nil {
+		return nil, diskError("replace", id, "", err)
+	}
+	for _, f := range files {
+		taken := false
+		for _, other := range owners[f.Digest.Hex()] {
+			t, ok := w.lending(other, f.Digest, f.Size)
+			if !ok {
+				continue
+			}
+			t.id, t.proven = id, nil
+			st, _, err := w.take(ctx, t)
+			if err == nil {
+				if err = w.Publish(ctx, []*Staged{st}); err != nil {
+					return nil, errors.Join(err, w.drop(st))
+				}
+				taken = true
+				break
+			}
+			if ctx.Err() != nil || model.ClassOf(err) == model.DiskFull {
+				return nil, diskError("replace", id, f.Path, err)
+			}
+			// Another copy that is damaged too, or cannot be read, is none.
+		}
+		if !taken {
+			rest = append(rest, f)
+		}
+	}
+	return rest, nil
+}
+
+// Permit lets everybody read a content whose file forbids that. What it holds stays as proven as it was.
+func (w *Writer) Permit(id model.ID, d model.Digest) error {
+	name, err := filepath.EvalSymlinks(w.blobPath(id, d.Hex())) // it may lie in a colder tier
+	if err != nil {
+		return diskError("permit", id, "", err)
+	}
+	return diskError("permit", id, name, os.Chmod(name, 0o644))
+}
+
 // lending is how a content of a model can be taken by another one; false unless it is proven there.
 func (w *Writer) lending(id model.ID, d model.Digest, size int64) (taking, bool) {
 	from, err := filepath.EvalSymlinks(w.blobPath(id, d.Hex())) // it may lie in a colder tier
