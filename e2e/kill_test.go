@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -109,30 +111,70 @@ func unique(entries []demohub.Entry) (sum int64) {
 	return sum
 }
 
-// A repair that is killed leaves a model that the next one repairs.
+// A repair that is killed at any moment leaves the old file or the right one, and the next repair goes on. Whenever one
+// completes, the model is damaged again.
 func TestAKilledRepairGoesOn(t *testing.T) {
+	kills := 100
+	if testing.Short() {
+		kills = 20
+	}
 	e := demohub.File("large.bin", 12*model.MiB+5)
-	w := newWorld(t, demohub.Repo("acme/model", e), demohub.Rate(4*model.MiB))
+	w := newWorld(t, demohub.Repo("acme/model", e), demohub.Rate(8*model.MiB))
 	path := w.pull(t, "acme/model")
-	flip(t, filepath.Join(path, e.Path), 5<<20+1)
-	w.hub.ResetStats()
+	name := filepath.Join(path, e.Path)
+	right, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
 	rnd := rand.New(rand.NewPCG(5, 6))
-	for range 10 {
+	killed, since, mended := 0, 0, 0
+	var old []byte
+	damage := func() {
+		for range 1 + rnd.IntN(3) {
+			flip(t, name, rnd.Int64N(e.Size()))
+		}
+		if old, err = os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+		w.hub.ResetStats()
+	}
+	begun := time.Now()
+	damage()
+	w.run(t, 0, "repair", "acme/model")
+	whole := time.Since(begun)
+	for damage(); killed < kills; {
 		p := w.start(t, "repair", "acme/model")
-		timer := time.AfterFunc(time.Duration(rnd.Int64N(int64(250*time.Millisecond))), func() { _ = p.Process.Kill() })
+		timer := time.AfterFunc(time.Duration(rnd.Int64N(int64(whole))), func() { _ = p.Process.Kill() })
 		code := p.end(t)
 		timer.Stop()
-		if code != 0 && code != -1 {
+		now, err := os.ReadFile(name)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case !bytes.Equal(now, old) && !bytes.Equal(now, right):
+			t.Fatalf("after %d kills the file is neither the old one nor the right one", killed)
+		case code == 0 && !bytes.Equal(now, right):
+			t.Fatalf("a repair that says it is done has mended nothing\n%s", p.out.String())
+		case code == 0:
+			if sent := w.hub.Stats().Body; sent > int64(since+1)*3*int64(model.MiB) {
+				t.Errorf("after %d kills at most three blocks cost %d bytes", since, sent)
+			}
+			mended, since = mended+1, 0
+			damage()
+		case code == -1:
+			killed, since = killed+1, since+1
+		default:
 			t.Fatalf("exit code %d\n%s", code, p.err.String())
 		}
 	}
 	w.run(t, 0, "repair", "acme/model")
 	holds(t, path, []demohub.Entry{e})
-	if sent := w.hub.Stats().Body; sent > int64(12*model.MiB) {
-		t.Errorf("11 attempts at one block cost %d bytes", sent)
-	}
 	out, _ := w.run(t, 0, "verify", "acme/model", "--json")
 	if !json.Valid([]byte(out)) {
 		t.Errorf("verify printed %q", out)
 	}
+	if left, err := filepath.Glob(filepath.Join(w.cache(), "*", "blobs", "*.incomplete")); err != nil || len(left) > 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+	t.Logf("%d kills of %d repairs", killed, mended+1)
 }
