@@ -376,7 +376,7 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	}
 	p.enter("checking", func(s *Stage) { s.Files, s.Bytes = len(r.wanted), sum(r.wanted) })
 	p.Follow(r.wanted)
-	missing, err := l.missing(ctx, w, r.ID, r.wanted, p)
+	missing, bad, err := l.missing(ctx, w, r.ID, r.wanted, p)
 	if err != nil {
 		return "", err
 	}
@@ -390,7 +390,7 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	}
 	defer reserved.end()
 	p.enter("fetching", func(s *Stage) { s.Here, s.FilesHere = s.Bytes-sum(missing), s.Files-len(missing) })
-	if err := l.fetch(ctx, w, r, missing, nil, reserved, p); err != nil {
+	if err := l.fetch(ctx, w, r, missing, bad, reserved, p); err != nil {
 		return "", err
 	}
 	p.enter("publishing", nil)
@@ -444,9 +444,10 @@ func (l *Line) origin(id model.ID) string {
 }
 
 // missing returns the files whose content is not here, equal contents once. Blobs that another tool
-// left are hashed now: those that are right are adopted as they are.
-func (l *Line) missing(ctx context.Context, w *store.Writer, id model.ID, wanted []model.File, p *Progress) ([]model.File, error) {
-	var missing []model.File
+// left, or that changed since they were proven, are hashed now: those that are right are adopted as they are. Of others bad
+// says which bytes are wrong, by their paths, where that is known.
+func (l *Line) missing(ctx context.Context, w *store.Writer, id model.ID, wanted []model.File, p *Progress) (missing []model.File, bad map[string][]model.Segment, err error) {
+	bad = map[string][]model.Segment{}
 	var unproven []verify.Item
 	byPath := map[string]model.File{}
 	seen := map[model.Digest]bool{}
@@ -462,29 +463,33 @@ func (l *Line) missing(ctx context.Context, w *store.Writer, id model.ID, wanted
 		case errors.Is(err, fs.ErrNotExist), err == nil && blob.Size != f.Size:
 			missing = append(missing, f)
 		case err != nil:
-			return nil, err
+			return nil, nil, err
 		case blob.Proof == store.Proven:
 			if err := w.Tidy(id, f.Digest); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		default:
 			byPath[f.Path] = f
 			it := item(id, f, blob.Path)
+			it.Blocks, _ = l.Store.Blocks(id, f.Digest) //nolint:errcheck // without them all of it is fetched
 			it.Progress = func(n int64) { p.Hashed.Add(n) }
 			unproven = append(unproven, it)
 		}
 	}
-	err := verify.Files(ctx, unproven, verify.Workers{Parallel: l.parallel()}, func(it verify.Item, res verify.Result, err error) {
+	err = verify.Files(ctx, unproven, verify.Workers{Parallel: l.parallel()}, func(it verify.Item, res verify.Result, err error) {
 		if err == nil && res.OK {
 			err = w.Prove(id, it.Digest, res.Blocks)
 		}
 		if err != nil || !res.OK {
 			missing = append(missing, byPath[it.Path])
 		}
+		if err == nil && len(res.Damaged) > 0 {
+			bad[it.Path] = res.Damaged
+		}
 	})
 	// Large files first: they decide how long it takes, and small ones fill the gaps.
 	slices.SortStableFunc(missing, func(a, b model.File) int { return int(min(max(b.Size-a.Size, -1), 1)) })
-	return missing, err
+	return missing, bad, err
 }
 
 // blob is the stored content of f; fs.ErrNotExist when there is none, or nobody can say which it is.

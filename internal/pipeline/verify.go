@@ -197,7 +197,7 @@ func (l *Line) read(ctx context.Context, id model.ID, files []model.File, which 
 	if parallel <= 0 {
 		parallel = l.parallel()
 	}
-	proven := map[model.Digest][]uint32{}
+	proven, wrong := map[model.Digest][]uint32{}, map[model.Digest]bool{}
 	err := verify.Files(ctx, items, verify.Workers{Parallel: parallel, Run: l.Run}, func(it verify.Item, res verify.Result, err error) {
 		p.FilesDone.Add(1)
 		first := &reports[byDigest[it.Digest][0]]
@@ -219,6 +219,7 @@ func (l *Line) read(ctx context.Context, id model.ID, files []model.File, which 
 				r.State, r.Damaged = FileDamaged, res.Damaged
 			}
 		}
+		wrong[it.Digest] = first.State == FileDamaged
 		if first.State == FileOK {
 			proven[it.Digest] = res.Blocks
 			if how.Checked != nil {
@@ -229,7 +230,7 @@ func (l *Line) read(ctx context.Context, id model.ID, files []model.File, which 
 	if err != nil {
 		return err
 	}
-	l.record(ctx, id, files, proven, before)
+	l.record(ctx, id, files, proven, wrong, before)
 	return nil
 }
 
@@ -246,16 +247,16 @@ func unchanged(was, is fs.FileInfo) bool {
 	return os.SameFile(was, is) && was.Size() == is.Size() && was.ModTime().Equal(is.ModTime())
 }
 
-// record notes what Verify proved. It is a favour to the next run: when another process owns the
-// store or it cannot be written to, the proof is simply made again then.
+// record notes what was proven, and what was proven once and is damaged now. It is a favour to the next run: when another process
+// owns the store or it cannot be written to, the same is simply found again then.
 //
 // The proof is of what was read: a snapshot of another tool may hold a copy, which says nothing about the
 // blob of the same name.
-func (l *Line) record(ctx context.Context, id model.ID, files []model.File, proven map[model.Digest][]uint32, read map[model.Digest]fs.FileInfo) {
+func (l *Line) record(ctx context.Context, id model.ID, files []model.File, proven map[model.Digest][]uint32, wrong map[model.Digest]bool, read map[model.Digest]fs.FileInfo) {
 	var news []model.File
 	for _, f := range files {
 		blob, err := l.blob(id, f)
-		if err != nil || blob.Proof == store.Proven || proven[f.Digest] == nil {
+		if err != nil || wrong[f.Digest] != (blob.Proof == store.Proven) || proven[f.Digest] == nil && !wrong[f.Digest] {
 			continue
 		}
 		if now, err := os.Stat(blob.Path); err == nil && unchanged(read[f.Digest], now) {
@@ -271,7 +272,12 @@ func (l *Line) record(ctx context.Context, id model.ID, files []model.File, prov
 	}
 	defer done()
 	for _, f := range news {
-		if w.Prove(id, f.Digest, proven[f.Digest]) != nil {
+		if wrong[f.Digest] {
+			err = w.Disprove(id, f.Digest)
+		} else {
+			err = w.Prove(id, f.Digest, proven[f.Digest])
+		}
+		if err != nil {
 			return
 		}
 	}

@@ -68,6 +68,9 @@ func TestAFlippedByteIsLocatedAndOnlyItsBlockIsFetched(t *testing.T) {
 		if f := report.Files[1]; f.State != "ok" {
 			t.Errorf("the healthy file: %+v", f)
 		}
+		if m, err := store.New(r.set).Model(acme); err != nil || m.Revisions[0].State != store.Damaged {
+			t.Errorf("everybody else is told that it is %v, %v", m.Revisions[0].State, err)
+		}
 		reader, err := os.Open(name) // somebody who uses the model
 		if err != nil {
 			t.Fatal(err)
@@ -174,6 +177,20 @@ func TestAHealthyModelNeedsNoRepair(t *testing.T) {
 	}
 	if _, err := r.line(t).Verify(t.Context(), acme, "0123456789012345678901234567890123456789", &pipeline.Progress{}); model.ClassOf(err) != model.NotFound {
 		t.Errorf("a commit that is not here: %v", err)
+	}
+}
+
+// What is known to be damaged is not available, and pulling it again fetches the bad block only.
+func TestAPullMendsWhatWasFoundDamaged(t *testing.T) {
+	t.Parallel()
+	r, res, _ := damaged(t, 3<<20)
+	if _, err := r.line(t).Verify(t.Context(), acme, res.Commit, &pipeline.Progress{}); err != nil {
+		t.Fatal(err)
+	}
+	r.pull(t, request())
+	holds(t, res.Path, broken)
+	if sent := r.hub.Stats().Body; sent != int64(model.MiB) {
+		t.Errorf("%d bytes were sent, want those of one block", sent)
 	}
 }
 

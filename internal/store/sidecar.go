@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"ema/internal/model"
 )
@@ -147,6 +148,18 @@ func (w *Writer) Prove(id model.ID, d model.Digest, crcs []uint32) error {
 		err = w.saveNames()
 	}
 	return diskError("prove blob", id, name, err)
+}
+
+// Disprove notes that the blob with content d turned out to be damaged, so that nobody takes it for proven any more: its file gets
+// another time of modification, by which proofs go, under all of its names. Its block checksums stay, for the repair.
+func (w *Writer) Disprove(id model.ID, d model.Digest) error {
+	name := w.blobPath(id, d.Hex())
+	now := time.Now()
+	err := os.Chtimes(name, now, now) // follows a link into a colder tier
+	if err == nil {
+		err = w.syncFile(name)
+	}
+	return diskError("note damage", id, name, err)
 }
 
 // syncFile makes a file durable that somebody else wrote, following a link into a colder tier.
