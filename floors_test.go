@@ -17,7 +17,7 @@ func floors() []string {
 	return []string{
 		"model", "event",
 		"throttle host source demohub store ledger",
-		"fetch verify tier queue metrics",
+		"fetch verify tier queue metrics health",
 		"pipeline", "api tune", "bench", "config",
 	}
 }
