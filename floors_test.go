@@ -16,7 +16,7 @@ import (
 func floors() []string {
 	return []string{
 		"model", "event",
-		"throttle host source demohub store ledger",
+		"throttle host source demohub store ledger webhook",
 		"fetch verify tier queue metrics health",
 		"pipeline", "api tune", "bench", "config",
 	}

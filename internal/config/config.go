@@ -48,7 +48,7 @@ type Config struct {
 	// When and how space is made.
 	Cleanup Cleanup `json:"cleanup" active:"yes"`
 	// When stored models are checked again.
-	Health Health `json:"health"`
+	Health Health `json:"health" active:"yes"`
 
 	// Memory limits.
 	MemoryManagement MemoryManagement `json:"memory_management"`

@@ -103,7 +103,7 @@ type Monitoring struct {
 	// By how much a figure must be worse than the baseline to be called a regression; 0.2 is 20 %.
 	RegressionThreshold float64 `json:"regression_threshold" range:"0.01..10"`
 	// Where alerts are posted.
-	AlertWebhook string `json:"alert_webhook" pattern:"^https?://[^/?#\\s]+\\S*$" want:"an http:// or https:// URL" secret:"path"`
+	AlertWebhook string `json:"alert_webhook" pattern:"^https?://[^/?#\\s]+\\S*$" want:"an http:// or https:// URL" secret:"path" active:"yes"`
 }
 
 func defaultMonitoring() Monitoring {

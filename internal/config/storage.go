@@ -175,10 +175,18 @@ func defaultCleanup() Cleanup {
 
 // Health says when stored models are checked again.
 type Health struct {
-	// How often every model is checked.
+	// How often it is looked whether every model's files are there and untouched. That is done too when the daemon
+	// starts, and soon after another program has opened a model's files.
 	CheckIntervalHours Hours `json:"check_interval_hours" range:"0.01..87600"`
+	// How often all bytes of every model are read and compared with their hashes (scrub); 0 is never by itself.
+	ScrubIntervalHours Hours `json:"scrub_interval_hours" range:"0..87600"`
+	// How fast a scrub reads at most; 0 is no limit. It reads at idle priority, steps aside for others, and goes on
+	// after a restart where it was.
+	ScrubLimitMBps MBps `json:"scrub_limit_mbps" range:"0..100000"`
 	// Fetch damaged parts again by itself.
 	AutoRepair bool `json:"auto_repair"`
 }
 
-func defaultHealth() Health { return Health{CheckIntervalHours: 24, AutoRepair: true} }
+func defaultHealth() Health {
+	return Health{CheckIntervalHours: 24, ScrubIntervalHours: 720, ScrubLimitMBps: 50, AutoRepair: true}
+}

@@ -24,6 +24,7 @@ const (
 	KindStored   Kind = "stored"   // Stored: what the store holds of a model is not what it was
 	KindMove     Kind = "move"     // Move: how far a model is on its way from one tier to another
 	KindTier     Kind = "tier"     // Tier: the folder of a tier is no longer as it was
+	KindHealth   Kind = "health"   // Health: a model is no longer as well, or as bad, as it was
 )
 
 // An Event is one thing that happened. It is a value; nobody changes its Data once it is told.
@@ -35,7 +36,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move or Tier, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier or Health, by Kind
 }
 
 // Progress is how far a download is.
@@ -104,6 +105,14 @@ type Tier struct {
 	Tier    model.Tier
 	State   string // ready, missing, read_only or full
 	Problem string // in words, with what to do; "" when it is ready
+}
+
+// Health is how well the event's model is from now on.
+type Health struct {
+	From, To model.Condition
+	Severity model.Severity
+	Message  string // the worst of what is wrong; that all is well, when it is again
+	Advice   string // what to do, in the imperative; "" when nothing is to be done
 }
 
 // fleeting reports whether a newer event of the same subject makes e worthless: then nobody has to be told of all.

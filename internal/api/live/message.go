@@ -95,6 +95,16 @@ type moveMessage struct {
 	Error   string      `json:"error_message,omitempty"`
 }
 
+// A healthMessage says that a model is no longer as well, or as bad, as it was.
+type healthMessage struct {
+	head
+	Alert    string `json:"alert_type"` // how the model is now: healthy, degraded, corrupted or unknown
+	Old      string `json:"old_health"`
+	Severity string `json:"severity"` // critical, warning or info
+	Message  string `json:"message"`
+	Advice   string `json:"recommended_action,omitempty"`
+}
+
 type retryMessage struct {
 	head
 	Host  string  `json:"host,omitempty"`
@@ -136,6 +146,9 @@ func encode(e event.Event) (*message, error) {
 		h.Type, fleeting = storageMove, d.State == event.MoveMoving
 		subject = storageMove + " " + e.Model.String() // two signed links may look alike
 		body = moveMessage{h, d.From, d.To, d.State, percent(d.Done, d.Total), d.Done, d.Total, d.Error}
+	case event.Health:
+		h.Type = healthAlert
+		body = healthMessage{h, string(d.To), string(d.From), string(d.Severity), d.Message, d.Advice}
 	case event.Retry:
 		h.Type = downloadRetry
 		body = retryMessage{h, d.Host, d.Class.String(), d.Error, d.Wait.Seconds()}
