@@ -229,6 +229,26 @@ func (c *Client) Storage(ctx context.Context) (s Storage, err error) {
 	return s, c.call(ctx, http.MethodGet, "/models/storage", nil, &s)
 }
 
+// ModelsHealth is how well all models are.
+func (c *Client) ModelsHealth(ctx context.Context) (h ModelsHealth, err error) {
+	return h, c.call(ctx, http.MethodGet, "/models/health", nil, &h)
+}
+
+// ModelHealth is how well one model is, with the checks of the past that are remembered.
+func (c *Client) ModelHealth(ctx context.Context, model string) (h ModelHealth, err error) {
+	return h, c.call(ctx, http.MethodGet, "/models/health/"+url.PathEscape(model), nil, &h)
+}
+
+// CheckModel has a model checked, and does not wait for the end.
+func (c *Client) CheckModel(ctx context.Context, model string, ask CheckRequest) (b CheckBegun, err error) {
+	return b, c.call(ctx, http.MethodPost, "/models/health/"+url.PathEscape(model)+"/check", ask, &b)
+}
+
+// RepairModel has a model repaired, and does not wait for the end.
+func (c *Client) RepairModel(ctx context.Context, model string, ask RepairRequest) (b RepairBegun, err error) {
+	return b, c.call(ctx, http.MethodPost, "/models/health/"+url.PathEscape(model)+"/repair", ask, &b)
+}
+
 // MoveModel has a model brought to another tier, or gives that up, and does not wait for the end: Events tell it. A model
 // that is being downloaded, or is on its way to another tier, is an *Error of WrongState; a tier without room one of NoSpace.
 func (c *Client) MoveModel(ctx context.Context, m MoveRequest) (done Moved, err error) {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -22,6 +23,7 @@ import (
 	"ema/internal/host"
 	"ema/internal/metrics"
 	"ema/internal/model"
+	"ema/internal/pipeline"
 	"ema/internal/source"
 )
 
@@ -51,8 +53,11 @@ type app struct {
 	columns   int                           // within the daemon: of the terminal that stderr leads to; 0 is none
 	changed   func(id model.ID, why string) // within the daemon: tells that the store holds something else of a model; else nil
 	metrics   *metrics.Metrics              // within the daemon; else nil
-	busy      map[model.ID]bool             // within the daemon: models that are being downloaded, of which nothing may be removed
-	running   bool                          // the command line was understood, and its command has begun
+	// examined and mended are told within the daemon what a check and a repair of one commit have found; else nil.
+	examined func(id model.ID, commit, kind string, report *pipeline.Report, took time.Duration)
+	mended   func(id model.ID, commit string, before *pipeline.Report, res *pipeline.Result, took time.Duration, err error)
+	busy     map[model.ID]bool // within the daemon: models that are being downloaded, of which nothing may be removed
+	running  bool              // the command line was understood, and its command has begun
 }
 
 // newApp is the app of this process.

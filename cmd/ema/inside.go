@@ -18,6 +18,7 @@ func (d *daemon) execute(ctx context.Context, c client.Command, stdout, stderr i
 	inner := &app{
 		stdin: strings.NewReader(""), stdout: stdout, stderr: stderr, columns: c.Columns, environ: d.app.environ,
 		effective: settings, within: d.line, changed: d.stored, metrics: d.metrics, cpus: d.app.cpus,
+		examined: d.clinic.examined, mended: d.clinic.mended,
 	}
 	root := rootCommand(inner)
 	cmd, args, err := root.Find(c.Args)

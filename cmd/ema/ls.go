@@ -67,11 +67,11 @@ func entries(s *store.Store, models []store.Model, used map[string]habit) []entr
 		one := entry{Model: name, Tier: string(snapshot.Mostly(m.Tiers)), LastUsed: used[name].last, Pinned: used[name].pinned}
 		for _, r := range byName(m.Revisions) {
 			one.Revision, one.Commit, one.Refs, one.State, one.Size, one.Files = revisionName(r), r.Commit, r.Refs, r.State, r.Size, len(r.Files)
-			one.Health, one.Path = health(r.State), s.Snapshot(m.ID, r.Commit)
+			one.Health, one.Path = wellness(r.State), s.Snapshot(m.ID, r.Commit)
 			all = append(all, one)
 		}
 		if len(m.Revisions) == 0 {
-			one.Refs, one.State, one.Size, one.Health = []string{}, store.Incomplete, m.Size+m.Incomplete, health(store.Incomplete)
+			one.Refs, one.State, one.Size, one.Health = []string{}, store.Incomplete, m.Size+m.Incomplete, wellness(store.Incomplete)
 			all = append(all, one)
 		}
 	}
@@ -119,8 +119,8 @@ func when(t *time.Time) string {
 	return t.Local().Format(time.DateTime)
 }
 
-// health is what a state says about the bytes.
-func health(s store.State) string {
+// wellness is what a state says about the bytes.
+func wellness(s store.State) string {
 	switch s {
 	case store.Available:
 		return "ok"

@@ -21,6 +21,11 @@ func (d *daemon) measure(ctx context.Context) *metrics.Metrics {
 		Version: built.Version, Commit: built.Commit,
 		Active: d.queue.List, Since: d.bus.Seq(), Limit: d.limiter.Rate,
 		Storage: func() (used, free model.Bytes, err error) { return d.stock(ctx) },
+		Health:  d.clinic.count,
+		History: func() metrics.History {
+			s := d.history.State()
+			return metrics.History{Waiting: s.Waiting, Written: s.Written, Dropped: s.Dropped, Away: s.Away != nil}
+		},
 		WebSocket: func() metrics.WebSocket {
 			s := d.network.hub.Stats()
 			return metrics.WebSocket{Clients: s.Clients, Sent: s.Sent, Superseded: s.Dropped, ClosedSlow: s.ClosedSlow}
@@ -80,15 +85,15 @@ func (d *daemon) showMetrics(ctx context.Context, l net.Listener) error {
 }
 
 // countVerified counts a verification within the daemon.
-func (a *app) countVerified(report *pipeline.Report, err error) {
+func countVerified(m *metrics.Metrics, report *pipeline.Report, err error) {
 	switch {
-	case a.metrics == nil:
-	case err != nil:
-		a.metrics.Verified(metrics.Unverified)
+	case m == nil:
+	case err != nil || report.Whole() && !report.OK():
+		m.Verified(metrics.Unverified)
 	case report.OK():
-		a.metrics.Verified(metrics.Whole)
+		m.Verified(metrics.Whole)
 	default:
-		a.metrics.Verified(metrics.Damaged)
+		m.Verified(metrics.Damaged)
 	}
 }
 

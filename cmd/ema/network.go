@@ -1,14 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
-	"strings"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -144,72 +140,4 @@ func (d *daemon) removeModel(ctx context.Context, id model.ID) (freed int64, err
 	}
 	d.log.Info("removed", "model", id.Public(), "freed", plan.Bytes.String())
 	return int64(plan.Bytes), nil
-}
-
-// repairs are those that somebody asked for over the network; each model is mended once at a time.
-type repairs struct {
-	d    *daemon
-	todo chan model.ID
-
-	mu      sync.Mutex
-	waiting map[model.ID]bool
-}
-
-// mostRepairs is how many may wait.
-const mostRepairs = 1000
-
-func newRepairs(d *daemon) *repairs {
-	return &repairs{d: d, todo: make(chan model.ID, mostRepairs), waiting: map[model.ID]bool{}}
-}
-
-// begin puts a model into the line of those to be mended.
-func (r *repairs) begin(_ context.Context, id model.ID) (string, error) {
-	m, err := r.d.line.Store.Model(id)
-	if err != nil {
-		return "", named("repair", err)
-	}
-	if len(m.Revisions) == 0 {
-		return "", notWhole("repair", id)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.waiting[id] {
-		return id.Public() + ": its repair is under way already", nil
-	}
-	select {
-	case r.todo <- id:
-		r.waiting[id] = true
-		return id.Public() + ": verified now; what is damaged or missing is fetched again", nil
-	default:
-		return "", &model.Error{Op: "repair", Class: model.RateLimited, Model: id, Err: errors.New("too many models wait for their repair already"), Hint: "try again later"}
-	}
-}
-
-// under are the models that are mended, or wait for that.
-func (r *repairs) under() map[model.ID]bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return maps.Clone(r.waiting)
-}
-
-// run mends one model after the other until ctx ends.
-func (r *repairs) run(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case id := <-r.todo:
-			var said bytes.Buffer
-			code := r.d.execute(ctx, api.Command{Args: []string{"repair", id.Public(), "--quiet"}}, &said, &said)
-			r.mu.Lock()
-			delete(r.waiting, id)
-			r.mu.Unlock()
-			text := strings.TrimSpace(said.String())
-			if code == 0 {
-				r.d.log.Info("repaired", "model", id.Public(), "result", text)
-			} else if ctx.Err() == nil {
-				r.d.log.Warn("not repaired", "model", id.Public(), "code", code, "said", text)
-			}
-		}
-	}
 }

@@ -146,6 +146,7 @@ func (l *lookout) opened(o host.Open) {
 		return
 	}
 	now := time.Now()
+	l.d.clinic.touched(id) // it may have been opened to be written to
 	size, err := l.size(o.Path)
 	if err != nil || !l.seen.Opened(id, size, func() bool { return l.large(id) }, now) {
 		return

@@ -29,6 +29,12 @@ func paceOf(set config.StorageTiers, from, to model.Tier, folders ...string) fun
 	if slower(set, from, to) != host.IOLow {
 		return nil
 	}
+	return paceBeside(folders...)
+}
+
+// paceBeside keeps what reads and writes in some folders out of the way of others who read from the same disks; nil where that cannot
+// be measured. It is for one goroutine.
+func paceBeside(folders ...string) func(context.Context, int) error {
 	var disks []*host.Readers
 	for _, dir := range folders {
 		if r, err := host.NewReaders(dir); err == nil { // where that cannot be measured, the priority is all there is

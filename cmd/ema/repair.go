@@ -15,7 +15,8 @@ import (
 )
 
 func repairCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var anew bool
+	cmd := &cobra.Command{
 		Use:   "repair MODEL[@REV]...",
 		Short: "Fetch again what is damaged or missing, and nothing else",
 		Long: "Verifies the models and brings back what is damaged or missing: from another model here that has the same content, else\n" +
@@ -25,12 +26,14 @@ func repairCommand(a *app) *cobra.Command {
 		Args:              someModels,
 		ValidArgsFunction: a.completeHere,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.repair(cmd.Context(), args)
+			return a.repair(cmd.Context(), args, anew)
 		},
 	}
+	cmd.Flags().BoolVar(&anew, "anew", false, "fetch all files again, also those that are right")
+	return cmd
 }
 
-func (a *app) repair(ctx context.Context, args []string) (err error) {
+func (a *app) repair(ctx context.Context, args []string, anew bool) (err error) {
 	s, err := a.store()
 	if err != nil {
 		return err
@@ -44,7 +47,7 @@ func (a *app) repair(ctx context.Context, args []string) (err error) {
 			return notWhole("repair", k.ID)
 		}
 		for _, r := range k.revisions {
-			if err := a.repairOne(ctx, k.ID, r); err != nil {
+			if err := a.repairOne(ctx, k.ID, r, anew); err != nil {
 				return err
 			}
 		}
@@ -53,7 +56,7 @@ func (a *app) repair(ctx context.Context, args []string) (err error) {
 }
 
 // repairOne mends one revision and prints what it did.
-func (a *app) repairOne(ctx context.Context, id model.ID, r store.Revision) (err error) {
+func (a *app) repairOne(ctx context.Context, id model.ID, r store.Revision, anew bool) (err error) {
 	show := a.watch(id)
 	l, err := a.line("ema repair "+id.Public(), false, show.waiting)
 	if err != nil {
@@ -62,9 +65,16 @@ func (a *app) repairOne(ctx context.Context, id model.ID, r store.Revision) (err
 	defer func() { err = errors.Join(err, l.Close()) }()
 	show.start()
 	begun := time.Now()
-	report, res, err := l.Repair(ctx, id, r.Commit, show.progress)
+	mend := l.Repair
+	if anew {
+		mend = l.Renew
+	}
+	report, res, err := mend(ctx, id, r.Commit, show.progress)
 	show.stop()
 	a.countRepaired(id, res, show.progress.Received.Load(), err)
+	if a.mended != nil && ctx.Err() == nil {
+		a.mended(id, r.Commit, report, res, time.Since(begun), err)
+	}
 	a.tell(id, "repaired") // what it found damaged counts, also when it cannot be mended
 	l.done(ctx, "repair", id, begun, err, "commit", r.Commit, "fetched", show.progress.Received.Load())
 	if err != nil {

@@ -31,6 +31,7 @@ import (
 	"ema/internal/store"
 	"ema/internal/throttle"
 	"ema/internal/tier"
+	"ema/internal/webhook"
 )
 
 func serveCommand(a *app) *cobra.Command {
@@ -65,31 +66,33 @@ const stopping = 4500 * time.Millisecond
 
 // A daemon is what one store's downloads need while it runs.
 type daemon struct {
-	app     *app
-	line    *line
-	ledger  *journal
-	history *ledger.Recorder
-	bus     *event.Bus
-	queue   *queue.Queue
-	limiter *throttle.Limiter
-	keeper  *throttle.Keeper
-	host    *host.Host
-	door    door
-	network *network
-	api     *api.Server
-	metrics *metrics.Metrics
-	models  *snapshot.Models
-	repairs *repairs
-	habits  *habits
-	moves   *moves
-	cache   *tier.Cache // of models in memory
-	pools   *pools
-	janitor *janitor
-	meter   host.Meter
-	heap    heap
-	rested  chan struct{} // holds one when a download has ended
-	tidying chan struct{} // holds one when files of interrupted downloads are to be looked at
-	log     *slog.Logger
+	app      *app
+	line     *line
+	ledger   *journal
+	history  *ledger.Recorder
+	bus      *event.Bus
+	queue    *queue.Queue
+	limiter  *throttle.Limiter
+	keeper   *throttle.Keeper
+	host     *host.Host
+	door     door
+	network  *network
+	api      *api.Server
+	metrics  *metrics.Metrics
+	models   *snapshot.Models
+	repairs  *repairs
+	clinic   *clinic
+	webhooks *webhook.Sender
+	habits   *habits
+	moves    *moves
+	cache    *tier.Cache // of models in memory
+	pools    *pools
+	janitor  *janitor
+	meter    host.Meter
+	heap     heap
+	rested   chan struct{} // holds one when a download has ended
+	tidying  chan struct{} // holds one when files of interrupted downloads are to be looked at
+	log      *slog.Logger
 
 	reloading sync.Mutex // held while the settings change
 
@@ -181,7 +184,8 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 		return errors.Join(err, socket.Close())
 	}
 	d.keepMemory(memory)
-	d.repairs, d.moves, d.cache = newRepairs(d), newMoves(d), d.newCache(e.Config)
+	d.repairs, d.moves, d.cache, d.clinic = newRepairs(d), newMoves(d), d.newCache(e.Config), newClinic(d)
+	d.webhooks = webhook.New(nil, d.log)
 	if d.habits, err = d.recall(ctx, e.StorageTiers); err != nil {
 		return errors.Join(err, socket.Close())
 	}
@@ -251,6 +255,8 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.network.run(ctx, d.api) })
 	g.Go(func() error { return d.catchUp(ctx) })
 	g.Go(func() error { return d.repairs.run(ctx) })
+	g.Go(func() error { return d.clinic.run(ctx) })
+	g.Go(func() error { return d.webhooks.Run(ctx) })
 	g.Go(func() error { return d.moves.run(ctx) })
 	g.Go(func() error { return d.moves.rule(ctx) })
 	g.Go(func() error { return d.keepModels(ctx) })

@@ -87,7 +87,10 @@ func (a *app) verifyOne(ctx context.Context, l *line, id model.ID, r store.Revis
 	begun := time.Now()
 	report, err := l.Verify(ctx, id, r.Commit, show.progress)
 	show.stop()
-	a.countVerified(report, err)
+	countVerified(a.metrics, report, err)
+	if a.examined != nil && err == nil {
+		a.examined(id, r.Commit, fullCheck, report, time.Since(begun))
+	}
 	a.tell(id, "verified")
 	l.done(ctx, "verify", id, begun, err, "commit", r.Commit, "ok", err == nil && report.OK())
 	if err != nil {

@@ -96,3 +96,24 @@ func exampleCleanedUp() client.CleanedUp {
 	a.ID = "cl_dayslzl57xtr2wmk"
 	return *a
 }
+
+func exampleModelHealth() client.ModelHealth {
+	return client.ModelHealth{
+		Model: exampleModel, Overall: client.ConditionCorrupted, HealthScore: new(0.5), Integrity: new(0.5), LastCheck: new(exampleTime()),
+		Issues:          []string{"model.safetensors is damaged in 1.0 MiB of 1.2 GiB"},
+		Recommendations: []string{"fetch again what is missing or damaged: ema repair " + exampleModel},
+		History: []client.HealthEntry{{
+			At: exampleTime(), Kind: "scrub", Overall: client.ConditionCorrupted, Integrity: new(0.5), Files: 7, ReadMB: 1230, Seconds: 24.6,
+			Issues: []string{"model.safetensors is damaged in 1.0 MiB of 1.2 GiB"},
+		}},
+	}
+}
+
+func exampleModelsHealth() client.ModelsHealth {
+	one := exampleModelHealth()
+	one.History = nil
+	return client.ModelsHealth{
+		Models: map[string]client.ModelHealth{exampleModel: one},
+		System: client.SystemHealth{OverallScore: new(0.98), Healthy: 11, Corrupted: 1, LastCheck: new(exampleTime())},
+	}
+}

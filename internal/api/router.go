@@ -76,6 +76,16 @@ func (rt *router) add(id, method, at string, h http.Handler) {
 	added := &route{Handler: h, id: id, method: method, path: at, least: least, whole: !strings.Contains(pattern, "{")}
 	rt.routes[pattern] = added
 	rt.mux.Handle(pattern, added)
+	if before, after, ok := strings.Cut(at, "/{model_id}/"); ok { // as it is, too: that of a model of the hub has one slash
+		alias := method + " " + before + "/{owner}/{name}/" + after
+		other := *added
+		other.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.SetPathValue("model_id", r.PathValue("owner")+"/"+r.PathValue("name"))
+			h.ServeHTTP(w, r)
+		})
+		rt.routes[alias] = &other
+		rt.mux.Handle(alias, &other)
+	}
 }
 
 // A visit is what is to be remembered of a request that changes something.

@@ -33,6 +33,10 @@ type Settings struct {
 	Storage func() (used, free model.Bytes, err error)
 	// Limit is the bandwidth limit for all downloads together, per second; 0 is none.
 	Limit func() model.Bytes
+	// Health is how many models are how well.
+	Health func() map[model.Condition]int
+	// History is how the records of what happens stand.
+	History func() History
 	// WebSocket is how those stand that follow live.
 	WebSocket func() WebSocket
 
@@ -45,6 +49,13 @@ type WebSocket struct {
 	Sent       uint64 // messages, each counted for every client that it went to
 	Superseded uint64 // progress that a newer one had replaced before the client took it
 	ClosedSlow uint64 // clients that were cut off because they left too much unread
+}
+
+// History are counts since the start, but for Waiting and Away.
+type History struct {
+	Waiting          int // records that are not written yet
+	Written, Dropped uint64
+	Away             bool // the database cannot be used
 }
 
 // Metrics are the figures of one daemon, in a registry of their own. It is safe for concurrent use.
@@ -60,6 +71,7 @@ type Metrics struct {
 	received             map[model.Scheme]prometheus.Counter // that of "other" by the name otherScheme
 	verified             map[Verdict]prometheus.Counter
 	repaired             map[Repair]prometheus.Counter
+	alerts               map[model.Severity]prometheus.Counter // about the health of models
 	operations, database *observers
 
 	backlog int             // most events that may wait to be counted; 0 is as the bus has it
@@ -85,6 +97,7 @@ func New(s Settings) *Metrics {
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.countDownloads()
 	m.countModels()
+	m.countAlerts()
 	m.countRequests()
 	m.readAtScrape()
 	build := m.gauges("ema_build_info", "Always 1; the labels say which build this is.", "version", "commit", "go_version")
@@ -135,6 +148,18 @@ func (m *Metrics) countModels() {
 	m.repaired = map[Repair]prometheus.Counter{}
 	for _, r := range []Repair{NothingToMend, Mended, NotMended} {
 		m.repaired[r] = repaired.WithLabelValues(string(r))
+	}
+}
+
+// countAlerts registers what HealthAlert counts.
+func (m *Metrics) countAlerts() {
+	alerts := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "ema_health_alerts_total", Help: "Times that a model was found to be no longer as well, or as bad, as before, by severity.",
+	}, []string{"severity"})
+	m.registry.MustRegister(alerts)
+	m.alerts = map[model.Severity]prometheus.Counter{}
+	for _, s := range []model.Severity{model.Info, model.Warning, model.Critical} {
+		m.alerts[s] = alerts.WithLabelValues(string(s))
 	}
 }
 

@@ -35,6 +35,8 @@ func everything() Settings {
 		},
 		Storage:   func() (used, free model.Bytes, err error) { return 3 * model.GiB, 5 * model.GiB, nil },
 		Limit:     func() model.Bytes { return 10 * model.MiB },
+		Health:    func() map[model.Condition]int { return map[model.Condition]int{model.Healthy: 7, model.Corrupted: 1} },
+		History:   func() History { return History{Waiting: 5, Written: 600, Dropped: 2, Away: true} },
 		WebSocket: func() WebSocket { return WebSocket{Clients: 2, Sent: 30, Superseded: 4, ClosedSlow: 1} },
 	}
 }
@@ -169,6 +171,12 @@ func TestFunctionsAreReadAtEachScrape(t *testing.T) {
 		{5 << 30, "ema_storage_free_bytes", nil},
 		{10 << 20, "ema_bandwidth_limit_bytes_per_second", nil},
 		{2, "ema_websocket_clients", nil},
+		{7, "ema_models_health", []string{"condition", "healthy"}},
+		{0, "ema_models_health", []string{"condition", "degraded"}},
+		{0, "ema_history_database_up", nil},
+		{5, "ema_history_records_waiting", nil},
+		{600, "ema_history_records_written_total", nil},
+		{2, "ema_history_records_dropped_total", nil},
 		{30, "ema_websocket_messages_sent_total", nil},
 		{4, "ema_websocket_messages_superseded_total", nil},
 		{1, "ema_websocket_slow_clients_closed_total", nil},

@@ -51,3 +51,12 @@ func (m *Metrics) Repaired(r Repair) {
 	}
 	c.Inc()
 }
+
+// HealthAlert counts an alert about the health of a model. It waits for nobody.
+func (m *Metrics) HealthAlert(s model.Severity) {
+	c, known := m.alerts[s]
+	if !known {
+		c = m.alerts[model.Warning]
+	}
+	c.Inc()
+}

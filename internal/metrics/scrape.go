@@ -53,6 +53,12 @@ func (m *Metrics) readAtScrape() {
 			Name: "ema_bandwidth_limit_bytes_per_second", Help: "Limit for all downloads together that holds now; 0 is none.",
 		}, func() float64 { return float64(s.Limit()) }))
 	}
+	if s.Health != nil {
+		m.registry.MustRegister(health(s.Health))
+	}
+	if s.History != nil {
+		m.registry.MustRegister(history(s.History))
+	}
 	if s.WebSocket != nil {
 		m.registry.MustRegister(webSocket(s.WebSocket))
 	}
@@ -138,5 +144,33 @@ func webSocket(stand func() WebSocket) reader {
 		ch <- count(sent, now.Sent)
 		ch <- count(superseded, now.Superseded)
 		ch <- count(slow, now.ClosedSlow)
+	}}
+}
+
+func health(stand func() map[model.Condition]int) reader {
+	models := describe("ema_models_health", "Models by how well they are.", "condition")
+	return reader{[]*prometheus.Desc{models}, func(ch chan<- prometheus.Metric) {
+		in := stand()
+		for _, c := range []model.Condition{model.Healthy, model.Degraded, model.Uncertain, model.Corrupted} {
+			ch <- gauge(models, in[c], string(c))
+		}
+	}}
+}
+
+func history(stand func() History) reader {
+	up := describe("ema_history_database_up", "1 while the database of the history can be used, else 0.")
+	waiting := describe("ema_history_records_waiting", "Records of what happens that are not written yet.")
+	written := describe("ema_history_records_written_total", "Records that were written.")
+	dropped := describe("ema_history_records_dropped_total", "Records for which there was no room while the database was away.")
+	return reader{[]*prometheus.Desc{up, waiting, written, dropped}, func(ch chan<- prometheus.Metric) {
+		now := stand()
+		is := 1
+		if now.Away {
+			is = 0
+		}
+		ch <- gauge(up, is)
+		ch <- gauge(waiting, now.Waiting)
+		ch <- count(written, now.Written)
+		ch <- count(dropped, now.Dropped)
 	}}
 }

@@ -18,9 +18,18 @@ import (
 // Where the source has moved on, the commit that is here is asked for; where it has no such commit any more the error is of class
 // Integrity, says so, and nothing was removed.
 func (l *Line) Repair(ctx context.Context, id model.ID, commit string, p *Progress) (*Report, *Result, error) {
+	return l.mend(ctx, id, commit, false, p)
+}
+
+// Renew is Repair that fetches all files again, also those that are right. What is here stays until the new files are proven.
+func (l *Line) Renew(ctx context.Context, id model.ID, commit string, p *Progress) (*Report, *Result, error) {
+	return l.mend(ctx, id, commit, true, p)
+}
+
+func (l *Line) mend(ctx context.Context, id model.ID, commit string, anew bool, p *Progress) (*Report, *Result, error) {
 	begun := time.Now()
 	report, err := l.Verify(ctx, id, commit, p)
-	if err != nil || report.OK() {
+	if err != nil || report.OK() && !anew {
 		return report, nil, err
 	}
 	w, done, err := l.own(ctx, l.Waiting)
@@ -28,7 +37,7 @@ func (l *Line) Repair(ctx context.Context, id model.ID, commit string, p *Progre
 		return report, nil, err
 	}
 	defer done()
-	m := &mending{line: l, w: w, id: id, commit: commit, segments: map[string][]model.Segment{}}
+	m := &mending{line: l, w: w, id: id, commit: commit, anew: anew, segments: map[string][]model.Segment{}}
 	if err := m.look(ctx, report, p); err != nil {
 		return report, nil, err
 	}
@@ -47,6 +56,7 @@ type mending struct {
 	w      *store.Writer
 	id     model.ID
 	commit string
+	anew   bool // all files are fetched
 
 	contents []model.File               // to be brought, equal contents once
 	segments map[string][]model.Segment // of these, what is bad, where that is known, by their paths
@@ -64,6 +74,11 @@ func (m *mending) look(ctx context.Context, report *Report, p *Progress) error {
 	here := map[model.Digest]bool{} // contents that are looked at again, where the store has them
 	var again []model.File
 	for _, f := range report.Files {
+		if m.anew {
+			f.Damaged = nil
+			m.bring(f)
+			continue
+		}
 		if f.State == FileOK || f.State == FileUnknown {
 			continue
 		}
@@ -120,9 +135,11 @@ func (m *mending) carryOut(ctx context.Context, report *Report, p *Progress) (*R
 	for i, f := range report.Files {
 		files[i] = f.file
 	}
-	rest, err := m.w.Replace(ctx, m.id, m.contents)
-	if err != nil {
-		return nil, err
+	rest, err := m.contents, error(nil)
+	if !m.anew {
+		if rest, err = m.w.Replace(ctx, m.id, m.contents); err != nil {
+			return nil, err
+		}
 	}
 	for _, f := range m.contents {
 		if !slices.ContainsFunc(rest, func(o model.File) bool { return o.Path == f.Path }) {

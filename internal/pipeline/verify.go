@@ -42,6 +42,9 @@ type FileReport struct {
 // bad reports whether a file is not what it should be.
 func (f FileReport) bad() bool { return f.State == FileMissing || f.State == FileDamaged }
 
+// Digest is the content that the file should have; zero when nobody knows.
+func (f FileReport) Digest() model.Digest { return f.file.Digest }
+
 // A Report is what checking one revision of a model found.
 type Report struct {
 	ID     model.ID     `json:"-"`
@@ -57,6 +60,21 @@ func (r *Report) OK() bool {
 
 // Whole reports whether no file is known to be missing or damaged.
 func (r *Report) Whole() bool { return !slices.ContainsFunc(r.Files, FileReport.bad) }
+
+// Mended is the report once all that is in it was mended.
+func (r *Report) Mended() *Report {
+	after := *r
+	after.Files = slices.Clone(r.Files)
+	for i, f := range after.Files {
+		if f.State != FileUnknown {
+			after.Files[i].State, after.Files[i].Damaged = FileOK, nil
+		}
+		if f.State != FileOK {
+			after.Files[i].Notes = nil
+		}
+	}
+	return &after
+}
 
 // Verify reads every byte of one revision and compares it with the promised hashes. What turns out to
 // be right is recorded as proven, where the store's owner lets us. It repairs nothing.
@@ -76,6 +94,8 @@ type Reading struct {
 	Checked func(d model.Digest)
 	// Parallel is how many files are read at once; 0 is as the Line has it.
 	Parallel int
+	// Run runs what reads and hashes a file; nil is as the Line has it.
+	Run func(context.Context, func(context.Context) error) error
 }
 
 // VerifyEach is Verify that reads files in another manner.
@@ -197,8 +217,12 @@ func (l *Line) read(ctx context.Context, id model.ID, files []model.File, which 
 	if parallel <= 0 {
 		parallel = l.parallel()
 	}
+	run := how.Run
+	if run == nil {
+		run = l.Run
+	}
 	proven, wrong := map[model.Digest][]uint32{}, map[model.Digest]bool{}
-	err := verify.Files(ctx, items, verify.Workers{Parallel: parallel, Run: l.Run}, func(it verify.Item, res verify.Result, err error) {
+	err := verify.Files(ctx, items, verify.Workers{Parallel: parallel, Run: run}, func(it verify.Item, res verify.Result, err error) {
 		p.FilesDone.Add(1)
 		first := &reports[byDigest[it.Digest][0]]
 		changed := false
