@@ -73,12 +73,9 @@ type chart struct {
 	failure   string    // of the last repair
 	tried     time.Time // when it was
 	attempts  int       // that failed one after the other
-	suspect   bool      // something has changed that only reading explains
-	full      time.Time // the oldest of the full checks of its commits; zero when one was never read
 	size      model.Bytes
-	commits   []string  // that are judged
+	judged              // when it was looked at last
 	postponed time.Time // when reading it failed last
-	mendable  bool      // what is missing or damaged belongs to what ema has brought
 }
 
 // A symptom is what is odd about a content, as it was when it was read.
@@ -301,41 +298,9 @@ func (c *clinic) judge(m store.Model) {
 	auto, now := c.settings(), time.Now()
 	c.mu.Lock()
 	p := c.chart(m.ID)
-	f := health.Facts{Interval: auto.ScrubIntervalHours.Duration(), Source: true, Failure: p.failure, Now: now}
-	p.looked, p.suspect, p.mendable, p.full, p.size, p.commits = now, false, true, time.Time{}, m.Size, nil
-	never := false
-	for _, r := range m.Revisions {
-		if r.Record == nil && r.State == store.Incomplete {
-			continue // another tool's, which may be at work
-		}
-		p.commits = append(p.commits, r.Commit)
-		read := p.read[r.Commit]
-		if r.Record != nil && r.State == store.Available && r.Record.CompletedAt.After(read) {
-			read = r.Record.CompletedAt
-		}
-		never = never || read.IsZero()
-		if p.full.IsZero() || read.Before(p.full) {
-			p.full = read
-		}
-		for _, s := range r.Files {
-			one := c.state(m, s, p)
-			if len(m.Revisions) > 1 {
-				one.Path += fmt.Sprintf(" (%s)", revisionName(r))
-			}
-			if (one.State == health.Missing || one.State == health.Damaged) && r.Record == nil {
-				p.mendable = false
-			}
-			p.suspect = p.suspect || one.State == health.Changed
-			f.Files = append(f.Files, one)
-		}
-		if r.Record != nil && !strings.Contains(r.Record.Source, "://") {
-			f.Source = false
-		}
-	}
-	if never {
-		p.full = time.Time{}
-	}
-	f.Checked = p.full
+	f, found := factsOf(c.d.line.Store, m, p.found, p.read)
+	f.Interval, f.Failure, f.Now = auto.ScrubIntervalHours.Duration(), p.failure, now
+	p.looked, p.size, p.judged = now, m.Size, found
 	was := p.said
 	p.verdict = health.Judge(shellWord(m.ID.Public()), f)
 	v := p.verdict
@@ -364,11 +329,58 @@ func (c *clinic) judge(m store.Model) {
 // again is after how long a repair is tried again that has failed so often.
 func again(attempts int) time.Duration { return min(soonestRepair<<min(attempts-1, 10), latestRepair) }
 
-// state is one file of a model, as far as can be told without reading it now. The lock is held.
-func (c *clinic) state(m store.Model, s store.FileState, p *chart) health.File {
-	f := health.File{Path: s.Path, Size: model.Bytes(s.Size), State: health.OK}
-	found, known := p.found[s.Digest]
-	switch s.State {
+// A judged is what factsOf has found about a model beside the facts.
+type judged struct {
+	commits  []string  // that are judged
+	full     time.Time // the oldest of the last full checks of these; zero when one was never read
+	mendable bool      // what is missing or damaged belongs to what ema has brought
+	suspect  bool      // something has changed that only reading explains
+}
+
+// factsOf is how the files of a model are now, as far as can be told without reading them: found is what reading contents has told,
+// and read when all of a commit was read last.
+func factsOf(s *store.Store, m store.Model, found map[model.Digest]symptom, read map[string]time.Time) (health.Facts, judged) {
+	f, j, never := health.Facts{Source: true}, judged{mendable: true}, false
+	for _, r := range m.Revisions {
+		if r.Record == nil && r.State == store.Incomplete {
+			continue // another tool's, which may be at work
+		}
+		j.commits = append(j.commits, r.Commit)
+		at := read[r.Commit]
+		if r.Record != nil && r.State == store.Available && r.Record.CompletedAt.After(at) {
+			at = r.Record.CompletedAt // it was proven when it came
+		}
+		never = never || at.IsZero()
+		if j.full.IsZero() || at.Before(j.full) {
+			j.full = at
+		}
+		for _, file := range r.Files {
+			one := fileHealth(s, m, file, found)
+			if len(m.Revisions) > 1 {
+				one.Path += fmt.Sprintf(" (%s)", revisionName(r))
+			}
+			if (one.State == health.Missing || one.State == health.Damaged) && r.Record == nil {
+				j.mendable = false
+			}
+			j.suspect = j.suspect || one.State == health.Changed
+			f.Files = append(f.Files, one)
+		}
+		if r.Record != nil && !strings.Contains(r.Record.Source, "://") {
+			f.Source = false
+		}
+	}
+	if never {
+		j.full = time.Time{}
+	}
+	f.Checked = j.full
+	return f, j
+}
+
+// fileHealth is one file of a model, as far as can be told without reading it now.
+func fileHealth(s *store.Store, m store.Model, file store.FileState, found map[model.Digest]symptom) health.File {
+	f := health.File{Path: file.Path, Size: model.Bytes(file.Size), State: health.OK}
+	odd, known := found[file.Digest]
+	switch file.State {
 	case store.Incomplete:
 		f.State = health.Missing
 		if m.Away != "" {
@@ -376,22 +388,22 @@ func (c *clinic) state(m store.Model, s store.FileState, p *chart) health.File {
 		}
 		return f
 	case store.Damaged:
-		blob, err := c.d.line.Store.Blob(m.ID, s.Digest)
+		blob, err := s.Blob(m.ID, file.Digest)
 		switch {
-		case err != nil || blob.Size != s.Size:
+		case err != nil || blob.Size != file.Size:
 			f.State = health.Damaged
 			return f
-		case !known || !touchedAt(blob.Path).Equal(found.touched):
+		case !known || !touchedAt(blob.Path).Equal(odd.touched):
 			f.State = health.Changed
 			return f
 		}
 	default:
-		if s.Digest.IsZero() {
+		if file.Digest.IsZero() {
 			f.State = health.Unknown
 		}
 	}
 	if known {
-		f.State, f.Damaged, f.Notes = found.state, found.damaged, found.notes
+		f.State, f.Damaged, f.Notes = odd.state, odd.damaged, odd.notes
 	}
 	return f
 }

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +15,14 @@ import (
 	"time"
 
 	"ema/client"
+	"ema/internal/demohub"
+	"ema/internal/event"
+	"ema/internal/ledger"
+	"ema/internal/metrics"
+	"ema/internal/model"
+	"ema/internal/pipeline"
+	"ema/internal/queue"
+	"ema/internal/verify"
 )
 
 // An alert is what a webhook is told.
@@ -77,26 +88,32 @@ func (c *tidy) checked(ctx context.Context) client.ModelHealth {
 func (c *tidy) harm(quietly bool) {
 	c.t.Helper()
 	name := filepath.Join(strings.TrimSpace(c.ema("path", "acme/slow")), "weights.bin")
+	spoil(c.t, name, quietly)
+}
+
+// spoil changes a byte of a file; quietly leaves no trace.
+func spoil(t *testing.T, name string, quietly bool) {
+	t.Helper()
 	info, err := os.Stat(name)
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer f.Close()
 	b := make([]byte, 1)
 	if _, err := f.ReadAt(b, 100); err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	b[0]++
 	if _, err := f.WriteAt(b, 100); err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if quietly {
 		if err := os.Chtimes(name, info.ModTime(), info.ModTime()); err != nil {
-			c.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
 }
@@ -154,8 +171,12 @@ func TestDamageIsFoundToldAndMended(t *testing.T) {
 		t.Errorf("%d bytes were fetched for one block", sent)
 	}
 	heard(ctx, t, told, client.ConditionHealthy)
-	if h := c.well(); h.Overall != client.ConditionHealthy {
-		t.Errorf("after the repair: %+v", h)
+	if said := c.ema("health"); !strings.Contains(said, "acme/slow  healthy  100 %") {
+		t.Errorf("after the repair: %s", said)
+	}
+	c.ends(t)
+	if said := c.ema("health", "acme/slow"); !strings.Contains(said, "acme/slow  healthy  100 %") {
+		t.Errorf("without a daemon: %s", said)
 	}
 }
 
@@ -173,4 +194,105 @@ func TestAModelThatIsWrittenToIsMendedByItself(t *testing.T) {
 		t.Errorf("after the repair: %+v", h)
 	}
 	c.ema("verify", "acme/slow")
+	c.ends(t)
+}
+
+// quietDaemon is a daemon of which nothing runs, with a model of two files.
+func quietDaemon(t *testing.T) (*daemon, model.ID) {
+	t.Helper()
+	hub := demohub.New(demohub.Repo("acme/two", demohub.File("a.bin", 3*model.MiB), demohub.File("b.bin", 2*model.MiB+7)))
+	origin := httptest.NewServer(hub)
+	t.Cleanup(origin.Close)
+	home := t.TempDir()
+	a := &app{stdout: io.Discard, stderr: io.Discard, environ: []string{"HOME=" + home, "HF_ENDPOINT=" + origin.URL}}
+	e, err := a.settings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := a.line("test", false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := model.ID{Name: "acme/two"}
+	if _, err := l.Pull(t.Context(), pipeline.Request{ID: id}, &pipeline.Progress{}); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := ledger.Open(t.Context(), filepath.Join(t.TempDir(), "ema.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{
+		app: a, line: l, ledger: &journal{Ledger: kept}, history: ledger.NewRecorder(kept, "", filepath.Join(home, "spool"), 1000), bus: event.New(0),
+		settings: e, log: slog.New(slog.DiscardHandler),
+	}
+	l.own = newOwn()
+	d.pools = newPools(e.CPUOptimization, func(string) {})
+	d.queue = queue.New(queue.Settings{}, d.ledger, nil, d.bus)
+	d.repairs, d.moves, d.clinic = newRepairs(d), newMoves(d), newClinic(d)
+	d.metrics = metrics.New(metrics.Settings{})
+	t.Cleanup(func() {
+		if err := errors.Join(kept.Close(), l.end()); err != nil {
+			t.Error(err)
+		}
+	})
+	return d, id
+}
+
+// A scrub reads what nobody has read for long, finds what shows in no date, and goes on after a restart where it was.
+func TestAScrubFindsWhatShowsNowhere(t *testing.T) {
+	d, id := quietDaemon(t)
+	c := d.clinic
+	m, err := d.line.Store.Model(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.judge(m)
+	now := time.Now()
+	if next, due := c.next(now.Add(calm)); next != nil || due.Before(now) {
+		t.Errorf("a model that was proven when it came is read: %+v, due %v", next, due)
+	}
+	later := now.Add(721 * time.Hour)
+	next, _ := c.next(later)
+	if next == nil || next.id != id || next.kind != scrubCheck {
+		t.Fatalf("after a month: %+v", next)
+	}
+
+	// It is stopped after its first file.
+	ctx, stop := context.WithCancel(t.Context())
+	how := c.manner(ctx, next, m.Revisions[0].Commit)
+	checked := how.Checked
+	how.Checked = func(d model.Digest) { checked(d); stop() }
+	if _, err := d.line.VerifyEach(ctx, id, m.Revisions[0].Commit, how, &pipeline.Progress{}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("error = %v", err)
+	}
+	stop()
+	again := newClinic(d) // the next daemon
+	read, all := 0, len(m.Revisions[0].Files)
+	how = again.manner(t.Context(), next, m.Revisions[0].Commit)
+	open := how.Open
+	how.Open = func(path string) (verify.Reader, error) { read++; return open(path) }
+	if report, err := d.line.VerifyEach(t.Context(), id, m.Revisions[0].Commit, how, &pipeline.Progress{}); err != nil || !report.OK() || read >= all || read == 0 {
+		t.Errorf("%d of %d files were read again: %v", read, all, err)
+	}
+
+	// A bit flips, and the file looks as before.
+	blob, err := d.line.Store.Blob(id, m.Revisions[0].Files[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoil(t, blob.Path, true)
+	if err := os.Remove(c.scrubPath()); err != nil {
+		t.Fatal(err)
+	}
+	c.readOne(t.Context(), next)
+	h := c.Health(t.Context(), nil)
+	if one := h.Models[id.Public()]; one.Overall != client.ConditionCorrupted || h.System.Corrupted != 1 {
+		t.Errorf("after the scrub: %+v", one)
+	}
+	if next, _ := c.next(later); next != nil {
+		t.Errorf("what is bad is read again and again: %+v", next)
+	}
+	if _, err := os.Stat(c.scrubPath()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the note of a scrub that is over stays: %v", err)
+	}
 }

@@ -156,6 +156,11 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"cleanup.trigger_percent":                   {{"77", "config", "Cleanup.TriggerPercent", 77.0}},
 		"cleanup.target_percent":                    {{"7", "config", "Cleanup.TargetPercent", 7.0}},
 		"cleanup.min_unused_days":                   {{"7", "wish", "MinUnused", 7 * 24 * time.Hour}},
+		"health.check_interval_hours":               {{"7", "config", "Health.CheckIntervalHours", config.Hours(7)}},
+		"health.scrub_interval_hours":               {{"7", "config", "Health.ScrubIntervalHours", config.Hours(7)}},
+		"health.scrub_limit_mbps":                   {{"7", "config", "Health.ScrubLimitMBps", config.MBps(7)}},
+		"health.auto_repair":                        {{"false", "config", "Health.AutoRepair", false}},
+		"monitoring.alert_webhook":                  {{"http://hooks.example/a", "config", "Monitoring.AlertWebhook", "http://hooks.example/a"}},
 		"cleanup.keep_recent_days":                  {{"3", "wish", "KeepRecent", 3 * 24 * time.Hour}},
 
 		"storage_tiers.hot.path":                                {{"/models", "store", "Path", "/models"}},

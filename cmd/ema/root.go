@@ -41,6 +41,7 @@ func rootCommand(a *app) *cobra.Command {
 		serveCommand(a),
 		psCommand(a),
 		topCommand(a),
+		healthCommand(a),
 		a.byOwner(verifyCommand(a)),
 		a.byOwner(repairCommand(a)),
 		a.byOwner(rmCommand(a)),
