@@ -187,6 +187,7 @@ func TestAModelThatIsWrittenToIsMendedByItself(t *testing.T) {
 	c := tidying(ctx, t, "7")
 	hook, told := alerts(t)
 	c.ema("config", "set", "monitoring.alert_webhook", hook)
+	c.becomes(ctx, "known", func(h client.ModelHealth) bool { return h.Overall == client.ConditionHealthy }) // what comes now is no longer heard of the pull
 	c.harm(false)
 	heard(ctx, t, told, client.ConditionCorrupted)
 	heard(ctx, t, told, client.ConditionHealthy)

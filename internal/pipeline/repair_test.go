@@ -141,6 +141,9 @@ func TestADiskThatFailsForAWhileMakesNoModelBad(t *testing.T) {
 			if err != nil || !report.Whole() {
 				t.Fatalf("report = %+v, %v", report, err)
 			}
+			if f := report.Files[0]; want == pipeline.FileOK && len(f.Notes) > 0 {
+				t.Errorf("after %d failures it is still said: %v", failures, f.Notes)
+			}
 			if f := report.Files[0]; f.State != want || want != pipeline.FileOK && (len(f.Notes) == 0 || !strings.Contains(f.Notes[0], "input/output error")) {
 				t.Errorf("after %d failures: %+v, want %s", failures, f, want)
 			}

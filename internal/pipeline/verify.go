@@ -35,6 +35,7 @@ type FileReport struct {
 	Notes   []string        `json:"notes,omitempty"`   // what is odd about it, in words
 
 	file   model.File
+	odd    []string // what is odd about its structure
 	astray bool // its link leads to another content than its own
 	barred bool // nobody may read it
 }
@@ -171,7 +172,7 @@ func (l *Line) glance(id model.ID, f model.File, full string) FileReport {
 		r.State = FileUnknown
 	default:
 		if finding, err := structure(f.Path, full, f.Size); err == nil && finding.Verdict >= verify.Suspicious {
-			r.Notes = finding.Problems
+			r.odd, r.Notes = finding.Problems, finding.Problems
 		}
 	}
 	return r
@@ -231,7 +232,7 @@ func (l *Line) read(ctx context.Context, id model.ID, files []model.File, which 
 		}
 		for _, i := range byDigest[it.Digest] {
 			r := &reports[i]
-			r.State, r.Damaged = FileOK, nil
+			r.State, r.Damaged, r.Notes = FileOK, nil, r.odd
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
 				r.State = FileMissing
