@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -227,6 +228,63 @@ func (c *Client) Status(ctx context.Context, model string) (s ModelStatus, err e
 // Storage asks how the folders of the models stand.
 func (c *Client) Storage(ctx context.Context) (s Storage, err error) {
 	return s, c.call(ctx, http.MethodGet, "/models/storage", nil, &s)
+}
+
+// Analytics is how models were used: one of them, or with "" the most used ones.
+func (c *Client) Analytics(ctx context.Context, model string, q AnalyticsQuery) (a Analytics, err error) {
+	path := "/models/analytics"
+	if model != "" {
+		path += "/" + url.PathEscape(model)
+	}
+	return a, c.call(ctx, http.MethodGet, path+q.encode(model == ""), nil, &a)
+}
+
+// encode is q as the query of a URL.
+func (q AnalyticsQuery) encode(paged bool) string {
+	v := url.Values{}
+	for name, value := range map[string]string{"period": q.Period, "start_date": q.From, "end_date": q.To, "timezone": q.Zone} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	if paged && q.Limit > 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if paged && q.Offset > 0 {
+		v.Set("offset", strconv.Itoa(q.Offset))
+	}
+	if len(v) == 0 {
+		return ""
+	}
+	return "?" + v.Encode()
+}
+
+// ExportAnalytics writes how all models were used as CSV, a line for each model and day of the period.
+func (c *Client) ExportAnalytics(ctx context.Context, q AnalyticsQuery, w io.Writer) error {
+	res, err := c.do(ctx, http.MethodGet, "/models/analytics/export"+q.encode(false), nil, "text/csv")
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err = io.Copy(w, res.Body); err != nil && ctx.Err() == nil {
+		return &model.Error{Op: "ask the daemon", Class: model.Truncated, URL: c.where, Err: fmt.Errorf("its answer stops in the middle: %w", err), Hint: "ask again"}
+	}
+	return err
+}
+
+// CleanupAdvice is which models could go so that they take at most so many GiB; 0 is as configured.
+func (c *Client) CleanupAdvice(ctx context.Context, mostGB float64) (a CleanupAdvice, err error) {
+	return a, c.call(ctx, http.MethodGet, "/models/analytics/cleanup?storage_threshold_gb="+strconv.FormatFloat(mostGB, 'f', -1, 64), nil, &a)
+}
+
+// Performance is whether models became faster or slower.
+func (c *Client) Performance(ctx context.Context) (p PerformanceTrends, err error) {
+	return p, c.call(ctx, http.MethodGet, "/models/analytics/performance", nil, &p)
+}
+
+// PreloadAdvice is which models will be wanted soon. zone is empty for the daemon's own.
+func (c *Client) PreloadAdvice(ctx context.Context, zone string) (p PreloadAdvice, err error) {
+	return p, c.call(ctx, http.MethodGet, "/models/analytics/preload"+AnalyticsQuery{Zone: zone}.encode(false), nil, &p)
 }
 
 // ModelsHealth is how well all models are.

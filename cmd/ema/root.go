@@ -46,6 +46,7 @@ func rootCommand(a *app) *cobra.Command {
 		a.byOwner(repairCommand(a)),
 		a.byOwner(rmCommand(a)),
 		a.byOwner(gcCommand(a)),
+		usageCommand(a),
 		tierCommand(a),
 		storeCommand(a),
 		dbCommand(a),

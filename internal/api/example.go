@@ -117,3 +117,46 @@ func exampleModelsHealth() client.ModelsHealth {
 		System: client.SystemHealth{OverallScore: new(0.98), Healthy: 11, Corrupted: 1, LastCheck: new(exampleTime())},
 	}
 }
+
+func exampleAnalytics() client.Analytics {
+	rate, taken, name := 0.98, 1.25, exampleModel
+	hours := make([]int64, 24)
+	hours[9], hours[10], hours[14] = 30, 25, 5
+	return client.Analytics{
+		Models: map[string]client.ModelAnalytics{exampleModel: {
+			Model: exampleModel, Uses: 60, Failures: 1, PerDay: 2, AverageTime: &taken, SuccessRate: &rate,
+			Days: []client.UsageDay{{Date: "2026-03-01", Uses: 4, AverageTime: &taken}}, Peaks: []int{9}, Hours: hours,
+		}},
+		Summary: client.AnalyticsSummary{Uses: 60, Models: 1, SuccessRate: &rate, Most: &name, Least: &name, From: "2026-01-31", To: "2026-03-01", Zone: "Europe/Berlin"},
+	}
+}
+
+func exampleCleanupAdvice() client.CleanupAdvice {
+	last := exampleTime()
+	return client.CleanupAdvice{
+		Recommendations: []client.CleanupRecommendation{{
+			Model: exampleModel, Reason: "it was last used 40 days ago", LastUsed: &last, SizeMB: 1536, Uses: 3, Confidence: 0.9, Action: client.CleanupRemoveModel,
+		}},
+		SavingsGB: 1.5, CurrentGB: 1250, TargetGB: 1200,
+	}
+}
+
+func examplePerformance() client.PerformanceTrends {
+	return client.PerformanceTrends{
+		Models: map[string]client.PerformanceTrend{exampleModel: {
+			Score: new(0.5), Trend: client.TrendDegrading, Lately: new(2.5), Month: new(1.6),
+			Issues: []string{"uses take 2.0 times as long as before"}, Recommendations: []string{"bring it to the hot tier: ema tier move " + exampleModel + " hot"},
+		}},
+		System: client.SystemPerformance{Overall: new(0.5), Downloads: new(0.99), DownloadMBps: new(230.0), HealthSuccess: new(1.0), Since: "2026-01-31"},
+	}
+}
+
+func examplePreload() client.PreloadAdvice {
+	return client.PreloadAdvice{
+		Suggestions: []client.PreloadSuggestion{{
+			Model: exampleModel, Hour: 10, Expected: 2.1, Confidence: 0.88, SizeMB: 1536, Tier: "cold", Action: "ema tier move " + exampleModel + " hot",
+			Reason: "it is used 2.1 times between 9 and 12 o'clock on average",
+		}},
+		Zone: "Europe/Berlin",
+	}
+}

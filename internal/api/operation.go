@@ -16,39 +16,45 @@ import (
 
 // The operations, as clients, the audit trail and metrics call them.
 const (
-	opManage     = "manage-download"
-	opProgress   = "get-download-progress"
-	opActive     = "list-active-downloads"
-	opHistory    = "list-download-history"
-	opStatuses   = "list-models"
-	opStatus     = "get-model"
-	opStorage    = "get-storage"
-	opDelete     = "delete-model"
-	opMove       = "move-model"
-	opPin        = "pin-model"
-	opCleanup    = "clean-up"
-	opUse        = "record-use"
-	opModelsWell = "list-model-health"
-	opModelWell  = "get-model-health"
-	opCheck      = "check-model"
-	opMend       = "repair-model"
-	opConfig     = "get-config"
-	opUpdate     = "update-config"
-	opSchema     = "get-config-schema"
-	opValidate   = "validate-config"
-	opHealth     = "get-health"
-	opHealthOf   = "get-health-" // and the name of the part
-	opVersion    = "get-version"
-	opResources  = "get-resources"
-	opAudit      = "list-audit"
-	opReload     = "reload-config"
-	opRun        = "run-command"
-	opEvents     = "stream-events"
-	opLive       = "follow"
-	opAlive      = "get-alive"
-	opReady      = "get-ready"
-	opProfile    = "get-profile"
-	opProfiles   = "list-profiles"
+	opManage               = "manage-download"
+	opProgress             = "get-download-progress"
+	opActive               = "list-active-downloads"
+	opHistory              = "list-download-history"
+	opStatuses             = "list-models"
+	opStatus               = "get-model"
+	opStorage              = "get-storage"
+	opDelete               = "delete-model"
+	opMove                 = "move-model"
+	opPin                  = "pin-model"
+	opCleanup              = "clean-up"
+	opUse                  = "record-use"
+	opAnalytics            = "list-analytics"
+	opAnalyticsOf          = "get-analytics"
+	opAnalyticsCleanup     = "advise-cleanup"
+	opAnalyticsPerformance = "list-performance"
+	opAnalyticsPreload     = "advise-preload"
+	opAnalyticsExport      = "export-analytics"
+	opModelsWell           = "list-model-health"
+	opModelWell            = "get-model-health"
+	opCheck                = "check-model"
+	opMend                 = "repair-model"
+	opConfig               = "get-config"
+	opUpdate               = "update-config"
+	opSchema               = "get-config-schema"
+	opValidate             = "validate-config"
+	opHealth               = "get-health"
+	opHealthOf             = "get-health-" // and the name of the part
+	opVersion              = "get-version"
+	opResources            = "get-resources"
+	opAudit                = "list-audit"
+	opReload               = "reload-config"
+	opRun                  = "run-command"
+	opEvents               = "stream-events"
+	opLive                 = "follow"
+	opAlive                = "get-alive"
+	opReady                = "get-ready"
+	opProfile              = "get-profile"
+	opProfiles             = "list-profiles"
 	// The end of the id is that of the path.
 	opProfileCPU  = "profile-cpu"
 	opProfileHeap = "profile-heap"
@@ -71,6 +77,13 @@ func roles() map[string]trust.Role {
 		opLive:     trust.User,
 
 		opUse: trust.User,
+
+		opAnalytics:            trust.User,
+		opAnalyticsOf:          trust.User,
+		opAnalyticsCleanup:     trust.User,
+		opAnalyticsPerformance: trust.User,
+		opAnalyticsPreload:     trust.User,
+		opAnalyticsExport:      trust.User,
 
 		opModelsWell: trust.User,
 		opModelWell:  trust.User,

@@ -91,6 +91,8 @@ type Server struct {
 	Tiers tiers
 	// Clean makes space, or says what would go, and what it has decided.
 	Clean func(ctx context.Context, c Cleaning) ([]Cleaned, error)
+	// Analyst draws conclusions from how models were used.
+	Analyst analyst
 	// Wellbeing knows how well models are.
 	Wellbeing wellbeing
 	// Use counts a use of a model. It may be asked hundreds of times a second.
@@ -205,6 +207,7 @@ func (s *Server) router() *router {
 	s.offerModels(rt)
 	s.offerStorage(rt)
 	s.offerWellbeing(rt)
+	s.offerAnalytics(rt)
 	s.offerStreams(rt)
 	if s.Settings != nil {
 		s.offerSettings(rt)
