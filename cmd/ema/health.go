@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ema/client"
+	"ema/internal/api/snapshot"
 	"ema/internal/config"
 	"ema/internal/event"
 	"ema/internal/health"
@@ -32,6 +33,8 @@ const (
 	fresh = time.Hour
 	// A repair that failed is tried again by itself after so long, and twice as long each time.
 	soonestRepair, latestRepair = time.Hour, 48 * time.Hour
+	// comparing is how often it is asked how fast users find the models.
+	comparing = 15 * time.Minute
 	// mostChecks is how many full checks may wait that somebody has asked for.
 	mostChecks = 1000
 )
@@ -53,12 +56,13 @@ type clinic struct {
 	reading chan struct{} // holds one when there may be something to read
 	begun   time.Time
 
-	mu      sync.Mutex
-	charts  map[model.ID]*chart
-	changed map[model.ID]time.Time // models to be looked at, and when
-	asked   []*reading             // full checks that wait
-	swept   time.Time              // when all models were looked at last; zero before the first time
-	rate    float64                // bytes per second of the last full check; 0 before the first
+	mu       sync.Mutex
+	charts   map[model.ID]*chart
+	changed  map[model.ID]time.Time               // models to be looked at, and when
+	asked    []*reading                           // full checks that wait
+	swept    time.Time                            // when all models were looked at last; zero before the first time
+	rate     float64                              // bytes per second of the last full check; 0 before the first
+	slowness map[model.ID]client.PerformanceTrend // of models whose users have told of durations
 }
 
 // A chart is what the clinic knows of one model. The clinic's lock guards it.
@@ -107,6 +111,7 @@ func (c *clinic) run(ctx context.Context) error {
 	g.Go(func() error { return c.hear(ctx) })
 	g.Go(func() error { return c.look(ctx) })
 	g.Go(func() error { return c.readAll(ctx) })
+	g.Go(func() error { return c.compare(ctx) })
 	return g.Wait()
 }
 
@@ -299,6 +304,7 @@ func (c *clinic) judge(m store.Model) {
 	c.mu.Lock()
 	p := c.chart(m.ID)
 	f, found := factsOf(c.d.line.Store, m, p.found, p.read)
+	f.Performance = c.slowness[m.ID].Score
 	f.Interval, f.Failure, f.Now = auto.ScrubIntervalHours.Duration(), p.failure, now
 	p.looked, p.size, p.judged = now, m.Size, found
 	was := p.said
@@ -313,6 +319,7 @@ func (c *clinic) judge(m store.Model) {
 	mend := !busy && auto.AutoRepair && v.Overall == model.Corrupted && p.mendable && (p.attempts == 0 || now.Sub(p.tried) >= again(p.attempts))
 	suspect := p.suspect
 	c.mu.Unlock()
+	c.d.habits.told.Add(1)
 	if tell {
 		c.tell(m.ID, was, v)
 	}
@@ -528,6 +535,46 @@ func (c *clinic) count() map[model.Condition]int {
 		}
 	}
 	return in
+}
+
+// well is how a model was found last, for answers about all models.
+func (c *clinic) well(id model.ID) snapshot.Wellbeing {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := snapshot.Wellbeing{Performance: -1, Average: -1}
+	p := c.charts[id]
+	if p == nil || p.looked.IsZero() {
+		return w
+	}
+	w.Checked = p.looked.UTC()
+	if s := p.verdict.Performance; s != nil {
+		w.Performance = *s
+	}
+	if t := c.slowness[id]; t.Lately != nil {
+		w.Average = *t.Lately
+	}
+	return w
+}
+
+// compare asks from time to time how fast users find the models, until ctx ends.
+func (c *clinic) compare(ctx context.Context) error {
+	for {
+		if db, err := c.d.history.Database(); err == nil {
+			if all, err := performances(ctx, db, time.Now()); err == nil {
+				c.mu.Lock()
+				c.slowness = all
+				c.mu.Unlock()
+				for id := range all {
+					c.touched(id)
+				}
+			} else if ctx.Err() == nil {
+				c.d.log.Warn("how fast models are is not known", "error", err.Error())
+			}
+		}
+		if pause(ctx, comparing) != nil {
+			return nil
+		}
+	}
 }
 
 // Health is how well some models are, or all.

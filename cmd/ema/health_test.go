@@ -157,6 +157,9 @@ func TestDamageIsFoundToldAndMended(t *testing.T) {
 	if status.Availability != client.AvailabilityCorrupted || !status.CorruptionDetected {
 		t.Errorf("its status is %s", status.Availability)
 	}
+	if status.LastHealthCheck == nil || h.LastCheck.Sub(*status.LastHealthCheck) > time.Minute || status.PerformanceScore != nil {
+		t.Errorf("its status knows of a check at %v, and of the performance %v", status.LastHealthCheck, status.PerformanceScore)
+	}
 
 	c.hub.ResetStats()
 	var begun client.RepairBegun
@@ -231,6 +234,9 @@ func quietDaemon(t *testing.T) (*daemon, model.ID) {
 	d.queue = queue.New(queue.Settings{}, d.ledger, nil, d.bus)
 	d.repairs, d.moves, d.clinic = newRepairs(d), newMoves(d), newClinic(d)
 	d.metrics = metrics.New(metrics.Settings{})
+	if d.habits, err = d.recall(t.Context(), e.StorageTiers); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := errors.Join(kept.Close(), l.end()); err != nil {
 			t.Error(err)

@@ -90,6 +90,14 @@ type Use struct {
 	Last   time.Time // zero is never, as far as anybody knows
 	PerDay float64   // over the last 30 days
 	Pinned bool
+	Wellbeing
+}
+
+// A Wellbeing is how a model was found last. It is comparable; what nobody knows is -1, or the zero time.
+type Wellbeing struct {
+	Checked     time.Time // by any check
+	Performance float64   // 0 to 1
+	Average     float64   // seconds of a use
 }
 
 // habits are how models are used.

@@ -61,6 +61,7 @@ type facts struct {
 	used    int64  // when it was used last, in nanoseconds of Unix; 0 when nobody knows
 	perDay  float64
 	pinned  bool
+	well    Wellbeing
 }
 
 // use is when the model was used last and how often a day; nil when nobody knows.
@@ -95,8 +96,7 @@ func (f facts) judge() string {
 	return client.AvailabilityMissing
 }
 
-// tell is the answer about one model. What other parts of the house may know some day - health checks, what the source has -
-// is null.
+// tell is the answer about one model. What nobody knows, such as what the source has, is null.
 func (f facts) tell() client.ModelStatus {
 	r, d := f.holding.first(), f.motion
 	s := client.ModelStatus{
@@ -121,6 +121,15 @@ func (f facts) tell() client.ModelStatus {
 	}
 	s.LastUsed, s.UsageFrequency = f.use()
 	s.Pinned = f.pinned
+	if !f.well.Checked.IsZero() {
+		s.LastHealthCheck = new(f.well.Checked)
+		if f.well.Performance >= 0 {
+			s.PerformanceScore = new(f.well.Performance)
+		}
+		if f.well.Average >= 0 {
+			s.AverageGenerationTime = new(f.well.Average)
+		}
+	}
 	if r.complete() {
 		s.CurrentVersion, s.Path = &r.commit, r.path
 	}
