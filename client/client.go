@@ -230,6 +230,26 @@ func (c *Client) Storage(ctx context.Context) (s Storage, err error) {
 	return s, c.call(ctx, http.MethodGet, "/models/storage", nil, &s)
 }
 
+// Updates is what the sources of models have that is newer, as far as that is known.
+func (c *Client) Updates(ctx context.Context) (u Updates, err error) {
+	return u, c.call(ctx, http.MethodGet, "/models/updates", nil, &u)
+}
+
+// LookForUpdate asks the source of one model now, or those of all soon when it is "".
+func (c *Client) LookForUpdate(ctx context.Context, model string) (u Updates, err error) {
+	return u, c.call(ctx, http.MethodPost, "/models/updates/check", UpdateRequest{Model: model}, &u)
+}
+
+// ApplyUpdate begins the download of what the source of a model has now.
+func (c *Client) ApplyUpdate(ctx context.Context, model string) (u UpdateApplied, err error) {
+	return u, c.call(ctx, http.MethodPost, "/models/updates/apply", UpdateRequest{Model: model}, &u)
+}
+
+// RollBack has a model's branch lead to an earlier commit; "" is the one before.
+func (c *Client) RollBack(ctx context.Context, ask RollbackRequest) (b RolledBack, err error) {
+	return b, c.call(ctx, http.MethodPost, "/models/updates/rollback", ask, &b)
+}
+
 // Analytics is how models were used: one of them, or with "" the most used ones.
 func (c *Client) Analytics(ctx context.Context, model string, q AnalyticsQuery) (a Analytics, err error) {
 	path := "/models/analytics"

@@ -123,7 +123,7 @@ func (b *bench) measure(ctx context.Context, home string, open func() (*ledger.L
 		return err
 	}
 	begun := time.Now()
-	if err := b.fill(ctx, l, b.uses, "a"); err != nil {
+	if err := b.fill(ctx, l, b.uses, "a", begun.Add(-days*24*time.Hour), days*24*time.Hour); err != nil {
 		return err
 	}
 	rate := float64(b.uses) / time.Since(begun).Seconds()
@@ -140,20 +140,19 @@ func (b *bench) measure(ctx context.Context, home string, open func() (*ledger.L
 	return errors.Join(err, stop(), l.Close())
 }
 
-// fill writes uses of the last 90 days: of some models many, of most few, and more by day than by night.
-func (b *bench) fill(ctx context.Context, l *ledger.Ledger, uses int, name string) error {
+// fill writes uses of the last 90 days in the order in which they came: of some models many, of most few, and more by day than by night.
+func (b *bench) fill(ctx context.Context, l *ledger.Ledger, uses int, name string, from time.Time, span time.Duration) error {
 	rnd := rand.New(rand.NewPCG(1, uint64(uses)))
 	popular := rand.NewZipf(rnd, 1.1, 10, uint64(b.models-1))
-	now := time.Now()
 	for done := 0; done < uses; done += batch {
 		all := ledger.Batch{ID: fmt.Sprintf("%s-%d", name, done), Uses: make([]model.Use, 0, batch)}
-		for range min(batch, uses-done) {
-			back := time.Duration(rnd.Int64N(int64(days * 24 * time.Hour)))
-			if at := now.Add(-back); at.Hour() < 7 && rnd.IntN(4) > 0 {
-				back += 12 * time.Hour
+		for i := range min(batch, uses-done) {
+			at := from.Add(time.Duration(float64(done+i) / float64(uses) * float64(span)))
+			if at.Hour() < 7 && rnd.IntN(4) > 0 {
+				at = at.Add(7 * time.Hour)
 			}
 			all.Uses = append(all.Uses, model.Use{
-				Model: model.ID{Name: fmt.Sprintf("acme/model-%04d", popular.Uint64())}, At: now.Add(-back).UTC(), By: model.UseByAPI, Operation: "generate",
+				Model: model.ID{Name: fmt.Sprintf("acme/model-%04d", popular.Uint64())}, At: at.UTC(), By: model.UseByAPI, Operation: "generate",
 				Duration: time.Duration(rnd.IntN(3000)) * time.Millisecond, OK: rnd.IntN(50) > 0,
 			})
 		}
@@ -256,7 +255,7 @@ func (b *bench) beside(ctx context.Context, url string, l *ledger.Ledger) error 
 	writing, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	begun := time.Now()
-	go func() { ended <- b.fill(writing, l, b.uses, "b") }()
+	go func() { ended <- b.fill(writing, l, b.uses, "b", begun, 24*time.Hour) }()
 	busy, err := timed(ctx, 5*b.requests, url+status)
 	took := time.Since(begun)
 	stop()

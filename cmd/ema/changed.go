@@ -66,12 +66,18 @@ func writeOverlay(disk store.Disk, file string, was, will config.Overlay) error 
 	return &model.Error{Op: "store the changed settings", Class: model.DiskError, Err: err, Hint: hint}
 }
 
-// replaceOverlay writes o, and reports whether it has the name. Only the user may read it: there may be passwords in it.
+// replaceOverlay writes o, and reports whether it has the name.
 func replaceOverlay(disk store.Disk, file string, o config.Overlay) (named bool, err error) {
 	content, err := o.Encode()
 	if err != nil {
 		return false, err
 	}
+	return replaceFile(disk, file, content)
+}
+
+// replaceFile writes a file as a whole, durably, and reports whether it has the name: a new one is written and synced, takes the name,
+// and then the folder is synced. Only the user may read it: there may be passwords in it. It is for who is alone with the file.
+func replaceFile(disk store.Disk, file string, content []byte) (named bool, err error) {
 	unfinished := file + ".new" // one that is left is of a process that was killed
 	if err := disk.Remove(unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err

@@ -22,6 +22,7 @@ type habits struct {
 	uses    *tier.Uses
 	told    atomic.Uint64 // uses, and what was found of the health of models
 	well    func(id model.ID) snapshot.Wellbeing
+	latest  func(id model.ID) string
 
 	mu     sync.Mutex
 	since  time.Time // when uses began to be noticed, as far as is known
@@ -54,7 +55,7 @@ func ruleOf(t config.Tier) tier.Rule {
 // noticed from now on: keepHistory reads them later.
 func (d *daemon) recall(ctx context.Context, set config.StorageTiers) (*habits, error) {
 	h := &habits{
-		kept: d.ledger, history: d.history, uses: tier.NewUses(windowOfUses(set)), since: time.Now(), pinned: map[model.ID]bool{}, well: d.clinic.well,
+		kept: d.ledger, history: d.history, uses: tier.NewUses(windowOfUses(set)), since: time.Now(), pinned: map[model.ID]bool{}, well: d.clinic.well, latest: d.updates.latest,
 	}
 	if db, err := d.history.Database(); err == nil {
 		if err := h.remember(ctx, db, windowOfUses(set)); err != nil {
@@ -107,7 +108,7 @@ func (h *habits) Use(id model.ID) snapshot.Use {
 	h.mu.Lock()
 	pinned := h.pinned[id]
 	h.mu.Unlock()
-	return snapshot.Use{Last: h.uses.Last(id), PerDay: h.uses.Frequency(id, time.Now(), perDay), Pinned: pinned, Wellbeing: h.well(id)}
+	return snapshot.Use{Last: h.uses.Last(id), PerDay: h.uses.Frequency(id, time.Now(), perDay), Pinned: pinned, Wellbeing: h.well(id), Latest: h.latest(id)}
 }
 
 // Uses is another number after each use.

@@ -233,6 +233,7 @@ func quietDaemon(t *testing.T) (*daemon, model.ID) {
 	d.pools = newPools(e.CPUOptimization, func(string) {})
 	d.queue = queue.New(queue.Settings{}, d.ledger, nil, d.bus)
 	d.repairs, d.moves, d.clinic = newRepairs(d), newMoves(d), newClinic(d)
+	d.updates = newUpdates(d)
 	d.metrics = metrics.New(metrics.Settings{})
 	if d.habits, err = d.recall(t.Context(), e.StorageTiers); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,7 @@ type line struct {
 	hashing  func(context.Context, func(context.Context) error) error // on which threads the daemon hashes what it downloads; nil in other commands
 	own      *own                                                     // what the daemon opens itself; nil in other commands
 	waits    atomic.Pointer[func(host string, err error, wait time.Duration)]
+	turning  sync.Mutex // held while what is kept of updates is read or changes
 	getenv   func(string) string
 	log      *slog.Logger
 	closeLog func() error

@@ -160,6 +160,9 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"health.scrub_interval_hours":               {{"7", "config", "Health.ScrubIntervalHours", config.Hours(7)}},
 		"health.scrub_limit_mbps":                   {{"7", "config", "Health.ScrubLimitMBps", config.MBps(7)}},
 		"health.auto_repair":                        {{"false", "config", "Health.AutoRepair", false}},
+		"updates.policy":                            {{"auto", "config", "Updates.Policy", "auto"}},
+		"updates.check_interval_hours":              {{"7", "config", "Updates.CheckIntervalHours", config.Hours(7)}},
+		"updates.keep_previous_hours":               {{"7", "config", "Updates.KeepPreviousHours", config.Hours(7)}},
 		"monitoring.alert_webhook":                  {{"http://hooks.example/a", "config", "Monitoring.AlertWebhook", "http://hooks.example/a"}},
 		"cleanup.keep_recent_days":                  {{"3", "wish", "KeepRecent", 3 * 24 * time.Hour}},
 

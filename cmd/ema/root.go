@@ -41,6 +41,8 @@ func rootCommand(a *app) *cobra.Command {
 		serveCommand(a),
 		psCommand(a),
 		topCommand(a),
+		updateCommand(a),
+		rollbackCommand(a),
 		healthCommand(a),
 		a.byOwner(verifyCommand(a)),
 		a.byOwner(repairCommand(a)),

@@ -160,3 +160,14 @@ func examplePreload() client.PreloadAdvice {
 		Zone: "Europe/Berlin",
 	}
 }
+
+func exampleUpdates() client.Updates {
+	latest, at := "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432", exampleTime()
+	return client.Updates{
+		Updates: []client.ModelUpdate{{
+			Model: exampleModel, Revision: "main", Current: "0a1b2c3d4e5f60718293a4b5c6d7e8f901234567", Latest: &latest, Available: new(true), DownloadMB: new(12.5),
+			CheckedAt: &at, Previous: []client.PreviousVersion{{Commit: "1111111111111111111111111111111111111111", CompletedAt: &at, SizeMB: 1536}},
+		}},
+		Policy: "notify",
+	}
+}

@@ -28,6 +28,10 @@ const (
 	opPin                  = "pin-model"
 	opCleanup              = "clean-up"
 	opUse                  = "record-use"
+	opUpdates              = "list-updates"
+	opUpdatesLook          = "check-updates"
+	opUpdateApply          = "apply-update"
+	opRollback             = "roll-back"
 	opAnalytics            = "list-analytics"
 	opAnalyticsOf          = "get-analytics"
 	opAnalyticsCleanup     = "advise-cleanup"
@@ -77,6 +81,11 @@ func roles() map[string]trust.Role {
 		opLive:     trust.User,
 
 		opUse: trust.User,
+
+		opUpdates:     trust.User,
+		opUpdatesLook: trust.PowerUser,
+		opUpdateApply: trust.PowerUser,
+		opRollback:    trust.PowerUser,
 
 		opAnalytics:            trust.User,
 		opAnalyticsOf:          trust.User,

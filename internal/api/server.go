@@ -91,6 +91,8 @@ type Server struct {
 	Tiers tiers
 	// Clean makes space, or says what would go, and what it has decided.
 	Clean func(ctx context.Context, c Cleaning) ([]Cleaned, error)
+	// Updater knows what the sources of models have that is newer.
+	Updater updater
 	// Analyst draws conclusions from how models were used.
 	Analyst analyst
 	// Wellbeing knows how well models are.
@@ -208,6 +210,7 @@ func (s *Server) router() *router {
 	s.offerStorage(rt)
 	s.offerWellbeing(rt)
 	s.offerAnalytics(rt)
+	s.offerUpdates(rt)
 	s.offerStreams(rt)
 	if s.Settings != nil {
 		s.offerSettings(rt)

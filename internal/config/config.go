@@ -49,6 +49,8 @@ type Config struct {
 	Cleanup Cleanup `json:"cleanup" active:"yes"`
 	// When stored models are checked again.
 	Health Health `json:"health" active:"yes"`
+	// What is done about models whose source has something newer.
+	Updates Updates `json:"updates" active:"yes"`
 
 	// Memory limits.
 	MemoryManagement MemoryManagement `json:"memory_management"`
@@ -89,6 +91,7 @@ func Default() Config {
 		CacheOptimization:   defaultCacheOptimization(),
 		Cleanup:             defaultCleanup(),
 		Health:              defaultHealth(),
+		Updates:             defaultUpdates(),
 		MemoryManagement:    defaultMemoryManagement(),
 		CPUOptimization:     defaultCPUOptimization(),
 		Server:              defaultServer(),

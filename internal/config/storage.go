@@ -190,3 +190,18 @@ type Health struct {
 func defaultHealth() Health {
 	return Health{CheckIntervalHours: 24, ScrubIntervalHours: 720, ScrubLimitMBps: 50, AutoRepair: true}
 }
+
+// Updates say what is done about models whose source has something newer.
+type Updates struct {
+	// What is done when a branch has moved on at the source: "pin" asks nobody, "notify" asks and tells, "auto" fetches
+	// it too, at low priority, and then the branch leads to it.
+	Policy string `json:"policy" enum:"pin,notify,auto"`
+	// How often the source of each model is asked.
+	CheckIntervalHours Hours `json:"check_interval_hours" range:"0.01..87600"`
+	// How long the revision before an update stays for a rollback; 0 is until a cleanup.
+	KeepPreviousHours Hours `json:"keep_previous_hours" range:"0..87600"`
+}
+
+func defaultUpdates() Updates {
+	return Updates{Policy: "notify", CheckIntervalHours: 24, KeepPreviousHours: 168}
+}

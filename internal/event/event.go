@@ -24,6 +24,7 @@ const (
 	KindStored   Kind = "stored"   // Stored: what the store holds of a model is not what it was
 	KindMove     Kind = "move"     // Move: how far a model is on its way from one tier to another
 	KindTier     Kind = "tier"     // Tier: the folder of a tier is no longer as it was
+	KindUpdate   Kind = "update"   // Update: the source of a model has something newer
 	KindHealth   Kind = "health"   // Health: a model is no longer as well, or as bad, as it was
 )
 
@@ -36,7 +37,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier or Health, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health or Update, by Kind
 }
 
 // Progress is how far a download is.
@@ -113,6 +114,13 @@ type Health struct {
 	Severity model.Severity
 	Message  string // the worst of what is wrong; that all is well, when it is again
 	Advice   string // what to do, in the imperative; "" when nothing is to be done
+}
+
+// Update is something newer that the source of the event's model has.
+type Update struct {
+	Revision        string      // the branch
+	Current, Latest string      // commits
+	Download        model.Bytes // that would be fetched, at most
 }
 
 // fleeting reports whether a newer event of the same subject makes e worthless: then nobody has to be told of all.

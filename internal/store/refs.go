@@ -3,6 +3,7 @@ package store
 import (
 	"io/fs"
 	"path/filepath"
+	"strings"
 
 	"ema/internal/model"
 )
@@ -57,6 +58,9 @@ func parseRef(text []byte) (commit string, ok bool) {
 	commit = string(text)
 	return commit, model.IsCommit(commit)
 }
+
+// IsPin reports whether a ref has no meaning but to keep a commit that was asked for by its id.
+func IsPin(ref string) bool { return strings.HasPrefix(ref, pinPrefix) }
 
 // writeRef points a revision at a commit, durably when it returns.
 func (w *Writer) writeRef(id model.ID, rev, commit string) error {

@@ -288,6 +288,35 @@ func (w *Writer) nameRevision(id model.ID, rev, commit string) error {
 	return w.writeRef(id, pinPrefix+commit[:12], commit)
 }
 
+// Point has a revision's name lead to another commit of the model, which must be here as a whole: that is how an update is taken
+// back. It returns when that is durable; dying before leaves the name as it was, dying after as it is wanted.
+//
+//  1. the ref is written where nobody looks, and synced
+//  2. it takes the place of the old one by one rename
+//  3. the folder is synced
+func (w *Writer) Point(ctx context.Context, id model.ID, rev, commit string) error {
+	fail := func(err error) error { return diskError("roll back", id, "", err) }
+	if err := model.CheckRevision(rev); err != nil || model.IsCommit(rev) {
+		return fail(&model.Error{Op: "roll back", Class: model.Usage, Model: id, Err: fmt.Errorf("%q is no name that could lead elsewhere", rev)})
+	}
+	for _, r := range w.look(id).Revisions {
+		if r.Commit != commit {
+			continue
+		}
+		if r.State != Available {
+			return fail(&model.Error{
+				Op: "roll back", Class: model.Integrity, Model: id, Err: fmt.Errorf("commit %.12s is not here as a whole: it is %s", commit, r.State),
+				Hint: "mend it with: ema repair MODEL@" + commit,
+			})
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return fail(w.writeRef(id, rev, commit))
+	}
+	return fail(&model.Error{Op: "roll back", Class: model.NotFound, Model: id, Err: fmt.Errorf("commit %.12s is not here", commit), Hint: `"ema ls" shows what is`})
+}
+
 // removeTree removes a folder with all that is in it, and follows no link.
 func (w *Writer) removeTree(dir string) error {
 	entries, err := os.ReadDir(dir)

@@ -22,13 +22,14 @@ const (
 	downloadRetry      = "download_retry"
 	bandwidthLimit     = "bandwidth_limit"
 	storageMove        = "model_storage_move"
+	updateAvailable    = "model_update_available"
 )
 
 // types are all that a client may ask for: those of the contract, whether or not anything tells them yet, and ours.
 func types() []string {
 	return []string{
 		downloadProgress, availabilityChange, healthAlert, storageAlert, performanceAlert, optimization, benchmarkProgress,
-		downloadRetry, bandwidthLimit, storageMove,
+		downloadRetry, bandwidthLimit, storageMove, updateAvailable,
 	}
 }
 
@@ -95,6 +96,15 @@ type moveMessage struct {
 	Error   string      `json:"error_message,omitempty"`
 }
 
+// An updateMessage says that the source of a model has something newer.
+type updateMessage struct {
+	head
+	Revision string  `json:"revision"`
+	Current  string  `json:"current_version"`
+	Latest   string  `json:"latest_version"`
+	MB       float64 `json:"download_mb"` // to be fetched, at most
+}
+
 // A healthMessage says that a model is no longer as well, or as bad, as it was.
 type healthMessage struct {
 	head
@@ -146,6 +156,9 @@ func encode(e event.Event) (*message, error) {
 		h.Type, fleeting = storageMove, d.State == event.MoveMoving
 		subject = storageMove + " " + e.Model.String() // two signed links may look alike
 		body = moveMessage{h, d.From, d.To, d.State, percent(d.Done, d.Total), d.Done, d.Total, d.Error}
+	case event.Update:
+		h.Type = updateAvailable
+		body = updateMessage{h, d.Revision, d.Current, d.Latest, float64(d.Download) / float64(model.MiB)}
 	case event.Health:
 		h.Type = healthAlert
 		body = healthMessage{h, string(d.To), string(d.From), string(d.Severity), d.Message, d.Advice}

@@ -110,7 +110,7 @@ func (m *Models) gather(failures map[model.ID]string, kept map[model.ID]*holding
 	if m.set.Uses != nil {
 		for i := range all {
 			u := m.set.Uses.Use(all[i].id)
-			all[i].perDay, all[i].pinned, all[i].well = u.PerDay, u.Pinned, u.Wellbeing
+			all[i].perDay, all[i].pinned, all[i].latest, all[i].well = u.PerDay, u.Pinned, u.Latest, u.Wellbeing
 			if !u.Last.IsZero() {
 				all[i].used = u.Last.UnixNano()
 			}

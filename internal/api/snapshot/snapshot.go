@@ -90,6 +90,7 @@ type Use struct {
 	Last   time.Time // zero is never, as far as anybody knows
 	PerDay float64   // over the last 30 days
 	Pinned bool
+	Latest string // the commit that the source had when it was asked last; "" when nobody knows
 	Wellbeing
 }
 

@@ -61,6 +61,7 @@ type facts struct {
 	used    int64  // when it was used last, in nanoseconds of Unix; 0 when nobody knows
 	perDay  float64
 	pinned  bool
+	latest  string
 	well    Wellbeing
 }
 
@@ -132,6 +133,10 @@ func (f facts) tell() client.ModelStatus {
 	}
 	if r.complete() {
 		s.CurrentVersion, s.Path = &r.commit, r.path
+	}
+	if f.latest != "" {
+		s.LatestVersion = new(f.latest)
+		s.UpdateAvailable = new(!r.complete() || r.commit != f.latest)
 	}
 	if r.checked && r.whole > 0 {
 		s.IntegrityScore = new(float64(r.proven) / float64(r.whole))
