@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -217,6 +218,8 @@ func (w *writing) uses(ctx context.Context, b Batch) error {
 		}
 		days[k].add(quarter, q, bytes, at)
 	}
+	// The index by models has a place for each of them: those of one together cost one way there.
+	slices.SortStableFunc(rows, func(a, b []any) int { return cmp.Compare(a[0].(int64), b[0].(int64)) }) //nolint:forcetypeassert // made here
 	if err := w.together(ctx, "model_usage", "model_id, timestamp, source, operation, duration_us, bytes, success", rows); err != nil {
 		return err
 	}

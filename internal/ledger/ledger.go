@@ -102,7 +102,7 @@ func bare(path string) (*Ledger, error) {
 // address is the data source name of a file, whatever characters its path has.
 func address(path string) string {
 	// FULL makes a commit in the write-ahead log durable; NORMAL, which many choose, does not.
-	set := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)"}, "_txlock": {"immediate"}}
+	set := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-16384)"}, "_txlock": {"immediate"}}
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: set.Encode()}).String()
 }
 
