@@ -17,7 +17,7 @@ func floors() []string {
 	return []string{
 		"model", "event",
 		"throttle host source demohub store ledger webhook",
-		"fetch verify tier queue metrics health insight",
+		"fetch verify tier queue metrics health insight fallback",
 		"pipeline", "api tune", "bench", "config",
 	}
 }

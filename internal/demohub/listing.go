@@ -87,12 +87,18 @@ func (h *Hub) info(r *repo, c *commit, blobs, locked bool) (*answer, error) {
 	if r.gated {
 		gated = "manual"
 	}
-	return jsonAnswer(API, http.StatusOK, map[string]any{
+	about := map[string]any{
 		"_id": model.SumSHA256([]byte(r.id)).Hex()[:24], "id": r.id, "modelId": r.id, "author": author, "sha": c.id,
 		"lastModified": c.when.Format(hubTime), "createdAt": firstCommit.Format(hubTime),
 		"private": r.private, "gated": gated, "disabled": r.disabled, "downloads": 1234, "likes": 7,
-		"tags": []string{"demo"}, "cardData": nil, "spaces": []string{}, "siblings": siblings,
-	}), nil
+		"tags": append([]string{"demo"}, r.labels...), "cardData": nil, "spaces": []string{}, "siblings": siblings,
+	}
+	for field, value := range map[string]string{"pipeline_tag": r.task, "library_name": r.library} {
+		if value != "" { // else the field is not there
+			about[field] = value
+		}
+	}
+	return jsonAnswer(API, http.StatusOK, about), nil
 }
 
 // tree is one page of a listing (reference/hub-protocol, section 5). The cursor names the commit, so that

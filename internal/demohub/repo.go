@@ -24,6 +24,9 @@ type repo struct {
 	private  bool
 	gated    bool
 	disabled bool
+	task     string
+	library  string
+	labels   []string
 	allowed  map[string]bool // tokens that may read, where private or gated
 	pending  map[string]bool // tokens whose request for access is not answered yet
 }
@@ -91,6 +94,11 @@ func Gated(tokens ...string) Part {
 // Pending gates the repository; the callers with these tokens have asked for access and wait.
 func Pending(tokens ...string) Part {
 	return part(func(r *repo) { r.gated = true; allow(r.pending, tokens) })
+}
+
+// Card says what the repository is for, and has these tags: "license:mit", "base_model:org/name".
+func Card(task, library string, tags ...string) Part {
+	return part(func(r *repo) { r.task, r.library, r.labels = task, library, tags })
 }
 
 // Disabled refuses the repository to everybody.

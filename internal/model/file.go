@@ -37,6 +37,16 @@ type Manifest struct {
 	// Answer is how long it took until the source began to answer, connecting included; 0 when it was
 	// not asked. It tells a near source from a far one.
 	Answer time.Duration
+	// Card is what the source says of the model.
+	Card Card
+}
+
+// A Card is what a source says of a model; "" and nil are what it does not say.
+type Card struct {
+	Task    string // such as "text-generation"
+	Library string // such as "transformers"
+	License string // such as "apache-2.0"
+	Bases   []ID   // models that this one was made from
 }
 
 // Bytes is the sum of the sizes of all files.

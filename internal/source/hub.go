@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"ema/internal/model"
@@ -49,7 +50,7 @@ func (h *hub) resolve(ctx context.Context, id model.ID, rev string, recall bool)
 	if err != nil {
 		return nil, err
 	}
-	m := &model.Manifest{ID: id, Revision: rev, Commit: info.commit, Resolved: info.said, Answer: info.took}
+	m := &model.Manifest{ID: id, Revision: rev, Commit: info.commit, Resolved: info.said, Answer: info.took, Card: info.card}
 	if info.id != "" && info.id != id.Name {
 		if m.Canonical, err = model.ParseID(info.id); err != nil || m.Canonical.Scheme != model.Hub {
 			return nil, untrue(fmt.Errorf("the hub answers for %q, which is no model", clip(info.id)), id)
@@ -81,6 +82,7 @@ type information struct {
 	commit   string
 	files    *listing
 	complete bool // every file came with a size and a hash or its place
+	card     model.Card
 	reply
 }
 
@@ -128,6 +130,15 @@ func (i *information) read(dec *json.Decoder) error {
 			return dec.Decode(&i.id)
 		case "sha":
 			return dec.Decode(&i.commit)
+		case "pipeline_tag":
+			return soft(dec, &i.card.Task)
+		case "library_name":
+			return soft(dec, &i.card.Library)
+		case "tags":
+			var tags []string
+			err := soft(dec, &tags)
+			i.label(tags)
+			return err
 		case "siblings":
 			i.complete = true
 			return eachElement(dec, func(int) error {
@@ -140,6 +151,37 @@ func (i *information) read(dec *json.Decoder) error {
 		}
 		return skip(dec)
 	})
+}
+
+// soft decodes a value that nothing depends on: one of another kind is left out.
+func soft(dec *json.Decoder, into any) error {
+	var raw json.RawMessage
+	if err := dec.Decode(&raw); err != nil {
+		return err
+	}
+	_ = json.Unmarshal(raw, into) //nolint:errcheck // that is what soft means
+	return nil
+}
+
+// mostTags is how many tags are looked at.
+const mostTags = 1000
+
+// label takes from the hub's tags what they say of licence and descent: "license:mit", "base_model:org/name" and
+// "base_model:quantized:org/name".
+func (i *information) label(tags []string) {
+	for _, tag := range tags[:min(len(tags), mostTags)] {
+		if license, ok := strings.CutPrefix(tag, "license:"); ok && i.card.License == "" {
+			i.card.License = license
+		}
+		if base, ok := strings.CutPrefix(tag, "base_model:"); ok {
+			if _, name, related := strings.Cut(base, ":"); related {
+				base = name
+			}
+			if id, err := model.ParseID(base); err == nil && id.Scheme == model.Hub && !slices.Contains(i.card.Bases, id) {
+				i.card.Bases = append(i.card.Bases, id)
+			}
+		}
+	}
 }
 
 func (i *information) take(s sibling) error {

@@ -40,6 +40,10 @@ type Finding struct {
 	// Problems say what is wrong, where, and what it means, the worst first; at most 21 lines,
 	// each at most a few hundred bytes. Foreign text in them is quoted and shortened.
 	Problems []string
+	// Elements and Bytes are those of the tensors that the header describes, as far as their types are known; 0 where it
+	// describes none. Architecture is what a GGUF file says of itself; empty where it says nothing.
+	Elements, Bytes uint64
+	Architecture    string
 }
 
 // Bad reports whether there is something that people should know before they load the file, if only
@@ -56,6 +60,16 @@ type report struct {
 	verdict Verdict
 	said    [Dangerous + 1][]string
 	unsaid  int
+
+	elements, bytes uint64 // of tensors
+	architecture    string
+}
+
+// weigh counts a tensor. What nobody could have counts for nothing.
+func (r *report) weigh(elements, bytes uint64) {
+	if r.elements+elements >= r.elements && r.bytes+bytes >= r.bytes {
+		r.elements, r.bytes = r.elements+elements, r.bytes+bytes
+	}
 }
 
 // add raises the verdict to at least v and says why.
@@ -102,7 +116,7 @@ func (r *report) include(part string, o *report) {
 }
 
 func (r *report) finding() Finding {
-	f := Finding{Format: r.format, Verdict: r.verdict}
+	f := Finding{Format: r.format, Verdict: r.verdict, Elements: r.elements, Bytes: r.bytes, Architecture: r.architecture}
 	unsaid := r.unsaid
 	for v := Dangerous; v > NotApplicable; v-- {
 		for _, line := range r.said[v] {

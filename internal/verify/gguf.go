@@ -132,6 +132,10 @@ func (h *ggufHeader) key() error {
 	if name == "general.alignment" {
 		return h.align(kind)
 	}
+	if name == "general.architecture" && kind == ggufString {
+		h.rep.architecture, err = h.text(maxGGUFKey)
+		return err
+	}
 	if err := h.value(kind); err != nil {
 		return fmt.Errorf("%s: %w", quote(name), err)
 	}
@@ -300,6 +304,7 @@ func (h *ggufHeader) place(name string, kind uint32, elements, first, offset uin
 	}
 	h.next, h.exact = next, true
 	h.end = max(h.end, end)
+	h.rep.weigh(elements, size)
 	return nil
 }
 

@@ -167,7 +167,9 @@ func tensorOf(j *jsonText, name []byte, rep *report) (tensorSpan, error) {
 	if total%8 != 0 || total/8 != t.end-t.begin {
 		rep.add(Broken, "tensor %s has %d bytes, but its shape and dtype %s need %d bits; the header is damaged",
 			quote(name), t.end-t.begin, dtype, total)
+		return t, nil
 	}
+	rep.weigh(total/width, t.end-t.begin)
 	return t, nil
 }
 
