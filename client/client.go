@@ -230,6 +230,27 @@ func (c *Client) Storage(ctx context.Context) (s Storage, err error) {
 	return s, c.call(ctx, http.MethodGet, "/models/storage", nil, &s)
 }
 
+// SuggestFallbacks are models that could stand in for one.
+func (c *Client) SuggestFallbacks(ctx context.Context, ask FallbackRequest) (f Fallbacks, err error) {
+	return f, c.call(ctx, http.MethodPost, "/models/fallback/suggest", ask, &f)
+}
+
+// AwaitModel has somebody told when a model is available: Events tell it, and a webhook.
+func (c *Client) AwaitModel(ctx context.Context, ask AwaitRequest) (a Awaited, err error) {
+	return a, c.call(ctx, http.MethodPost, "/models/fallback/queue", ask, &a)
+}
+
+// Waiting are those who wait for models.
+func (c *Client) Waiting(ctx context.Context) (w Waiters, err error) {
+	return w, c.call(ctx, http.MethodGet, "/models/fallback/queue", nil, &w)
+}
+
+// StopWaiting ends waiting, by the id that AwaitModel has returned.
+func (c *Client) StopWaiting(ctx context.Context, id string) error {
+	var a Awaited
+	return c.call(ctx, http.MethodDelete, "/models/fallback/queue/"+url.PathEscape(id), nil, &a)
+}
+
 // Updates is what the sources of models have that is newer, as far as that is known.
 func (c *Client) Updates(ctx context.Context) (u Updates, err error) {
 	return u, c.call(ctx, http.MethodGet, "/models/updates", nil, &u)

@@ -49,6 +49,7 @@ func rootCommand(a *app) *cobra.Command {
 		a.byOwner(rmCommand(a)),
 		a.byOwner(gcCommand(a)),
 		usageCommand(a),
+		fallbackCommand(a),
 		tierCommand(a),
 		storeCommand(a),
 		dbCommand(a),

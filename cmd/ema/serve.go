@@ -81,6 +81,7 @@ type daemon struct {
 	metrics  *metrics.Metrics
 	models   *snapshot.Models
 	repairs  *repairs
+	standIns *standIns
 	updates  *updates
 	clinic   *clinic
 	webhooks *webhook.Sender
@@ -187,6 +188,9 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	d.keepMemory(memory)
 	d.repairs, d.moves, d.cache, d.clinic = newRepairs(d), newMoves(d), d.newCache(e.Config), newClinic(d)
 	d.updates = newUpdates(d)
+	if d.standIns, err = newStandIns(d); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	d.webhooks = webhook.New(nil, d.log)
 	if d.habits, err = d.recall(ctx, e.StorageTiers); err != nil {
 		return errors.Join(err, socket.Close())
@@ -259,6 +263,7 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.repairs.run(ctx) })
 	g.Go(func() error { return d.clinic.run(ctx) })
 	g.Go(func() error { return d.updates.run(ctx) })
+	g.Go(func() error { return d.standIns.run(ctx) })
 	g.Go(func() error { return d.webhooks.Run(ctx) })
 	g.Go(func() error { return d.moves.run(ctx) })
 	g.Go(func() error { return d.moves.rule(ctx) })

@@ -171,3 +171,13 @@ func exampleUpdates() client.Updates {
 		Policy: "notify",
 	}
 }
+
+func exampleFallbacks() client.Fallbacks {
+	return client.Fallbacks{
+		Model: exampleModel, Status: client.AvailabilityMissing,
+		Suggestions: []client.Fallback{{
+			Model: "acme/tiny-llm-gguf", Score: 0.72, Available: true, Status: client.AvailabilityAvailable, Wait: new(0.0), SizeMB: 640, Parameters: new(1.1e9), Bits: new(4.8),
+			Task: "text-generation", Architectures: []string{"llama"}, Reasons: []string{"it was made from the other", "1.1B parameters instead of 1.1B"},
+		}},
+	}
+}

@@ -28,6 +28,10 @@ const (
 	opPin                  = "pin-model"
 	opCleanup              = "clean-up"
 	opUse                  = "record-use"
+	opSuggest              = "suggest-fallbacks"
+	opAwait                = "await-model"
+	opWaiters              = "list-waiting"
+	opGiveUp               = "stop-waiting"
 	opUpdates              = "list-updates"
 	opUpdatesLook          = "check-updates"
 	opUpdateApply          = "apply-update"
@@ -81,6 +85,11 @@ func roles() map[string]trust.Role {
 		opLive:     trust.User,
 
 		opUse: trust.User,
+
+		opSuggest: trust.User,
+		opWaiters: trust.User,
+		opAwait:   trust.PowerUser, // it posts to addresses that the caller names
+		opGiveUp:  trust.PowerUser,
 
 		opUpdates:     trust.User,
 		opUpdatesLook: trust.PowerUser,

@@ -91,6 +91,8 @@ type Server struct {
 	Tiers tiers
 	// Clean makes space, or says what would go, and what it has decided.
 	Clean func(ctx context.Context, c Cleaning) ([]Cleaned, error)
+	// StandIns knows which models could stand in for another.
+	StandIns standIns
 	// Updater knows what the sources of models have that is newer.
 	Updater updater
 	// Analyst draws conclusions from how models were used.
@@ -211,6 +213,7 @@ func (s *Server) router() *router {
 	s.offerWellbeing(rt)
 	s.offerAnalytics(rt)
 	s.offerUpdates(rt)
+	s.offerFallback(rt)
 	s.offerStreams(rt)
 	if s.Settings != nil {
 		s.offerSettings(rt)

@@ -24,6 +24,7 @@ const (
 	KindStored   Kind = "stored"   // Stored: what the store holds of a model is not what it was
 	KindMove     Kind = "move"     // Move: how far a model is on its way from one tier to another
 	KindTier     Kind = "tier"     // Tier: the folder of a tier is no longer as it was
+	KindAwaited  Kind = "awaited"  // Awaited: a model is available that somebody waited for
 	KindUpdate   Kind = "update"   // Update: the source of a model has something newer
 	KindHealth   Kind = "health"   // Health: a model is no longer as well, or as bad, as it was
 )
@@ -37,7 +38,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health or Update, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health, Update or Awaited, by Kind
 }
 
 // Progress is how far a download is.
@@ -122,6 +123,9 @@ type Update struct {
 	Current, Latest string      // commits
 	Download        model.Bytes // that would be fetched, at most
 }
+
+// Awaited says that the event's model is available, to one who waited for it.
+type Awaited struct{ ID string }
 
 // fleeting reports whether a newer event of the same subject makes e worthless: then nobody has to be told of all.
 func (e Event) fleeting() (subject string, yes bool) {

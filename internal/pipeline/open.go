@@ -97,7 +97,7 @@ func (l *Line) inspect(r *resolved) {
 		if err != nil {
 			continue // Commit reports it
 		}
-		finding, err := structure(f.Path, blob.Path, f.Size)
+		finding, err := Structure(f.Path, blob.Path, f.Size)
 		if err != nil || finding.Verdict < verify.Suspicious {
 			continue
 		}

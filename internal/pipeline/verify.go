@@ -36,8 +36,8 @@ type FileReport struct {
 
 	file   model.File
 	odd    []string // what is odd about its structure
-	astray bool // its link leads to another content than its own
-	barred bool // nobody may read it
+	astray bool     // its link leads to another content than its own
+	barred bool     // nobody may read it
 }
 
 // bad reports whether a file is not what it should be.
@@ -171,7 +171,7 @@ func (l *Line) glance(id model.ID, f model.File, full string) FileReport {
 	case f.Digest.IsZero():
 		r.State = FileUnknown
 	default:
-		if finding, err := structure(f.Path, full, f.Size); err == nil && finding.Verdict >= verify.Suspicious {
+		if finding, err := Structure(f.Path, full, f.Size); err == nil && finding.Verdict >= verify.Suspicious {
 			r.odd, r.Notes = finding.Problems, finding.Problems
 		}
 	}
@@ -339,8 +339,8 @@ func item(id model.ID, f model.File, path string) verify.Item {
 	}
 }
 
-// structure checks the file at path, which is called name in its model.
-func structure(name, path string, size int64) (verify.Finding, error) {
+// Structure checks the file at path, which is called name in its model: its header, and no more of it than that needs.
+func Structure(name, path string, size int64) (verify.Finding, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return verify.Finding{}, err

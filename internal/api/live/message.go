@@ -23,13 +23,14 @@ const (
 	bandwidthLimit     = "bandwidth_limit"
 	storageMove        = "model_storage_move"
 	updateAvailable    = "model_update_available"
+	modelAvailable     = "model_available"
 )
 
 // types are all that a client may ask for: those of the contract, whether or not anything tells them yet, and ours.
 func types() []string {
 	return []string{
 		downloadProgress, availabilityChange, healthAlert, storageAlert, performanceAlert, optimization, benchmarkProgress,
-		downloadRetry, bandwidthLimit, storageMove, updateAvailable,
+		downloadRetry, bandwidthLimit, storageMove, updateAvailable, modelAvailable,
 	}
 }
 
@@ -105,6 +106,12 @@ type updateMessage struct {
 	MB       float64 `json:"download_mb"` // to be fetched, at most
 }
 
+// An awaitedMessage says that a model is available, to one who waited for it.
+type awaitedMessage struct {
+	head
+	ID string `json:"queue_id"`
+}
+
 // A healthMessage says that a model is no longer as well, or as bad, as it was.
 type healthMessage struct {
 	head
@@ -156,6 +163,9 @@ func encode(e event.Event) (*message, error) {
 		h.Type, fleeting = storageMove, d.State == event.MoveMoving
 		subject = storageMove + " " + e.Model.String() // two signed links may look alike
 		body = moveMessage{h, d.From, d.To, d.State, percent(d.Done, d.Total), d.Done, d.Total, d.Error}
+	case event.Awaited:
+		h.Type = modelAvailable
+		body = awaitedMessage{h, d.ID}
 	case event.Update:
 		h.Type = updateAvailable
 		body = updateMessage{h, d.Revision, d.Current, d.Latest, float64(d.Download) / float64(model.MiB)}
