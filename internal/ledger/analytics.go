@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,7 +118,11 @@ func (l *Ledger) UsageSums(ctx context.Context, q UsageQuestion) ([]UsageSum, er
 		return nil, err
 	}
 	s := spanOf(q.First, q.Last, q.Zone)
-	only, values := q.only()
+	names, err := l.names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	only := q.only(names)
 	sums := map[int64]Quarter{}
 	if s.first <= s.last {
 		rows, err := list(ctx, l, func(rows *sql.Rows) (r struct {
@@ -130,7 +135,7 @@ func (l *Ledger) UsageSums(ctx context.Context, q UsageQuestion) ([]UsageSum, er
 			r.Duration = int64(min(duration, most))
 			return r, err
 		}, "SELECT model_id, CAST(sum(times) AS BIGINT), CAST(sum(failures) AS BIGINT), CAST(sum(timed) AS BIGINT), sum(CAST(duration_us AS DOUBLE PRECISION)) FROM usage_days "+
-			"WHERE day >= $1 AND day <= $2"+only(3)+" GROUP BY model_id", append([]any{s.first, s.last}, values...)...)
+			"WHERE day >= $1 AND day <= $2"+only+" GROUP BY model_id", s.first, s.last)
 		if err != nil {
 			return nil, err
 		}
@@ -139,7 +144,7 @@ func (l *Ledger) UsageSums(ctx context.Context, q UsageQuestion) ([]UsageSum, er
 		}
 	}
 	for _, day := range s.edges {
-		err := l.quarters(ctx, "day = $1"+only(2), append([]any{day}, values...), func(number, day int64, quarter int, v Quarter) {
+		err := l.quarters(ctx, "day = $1"+only, []any{day}, func(number, day int64, quarter int, v Quarter) {
 			if _, in := s.within(day, quarter); in {
 				sum := sums[number]
 				sum.add(v)
@@ -149,10 +154,6 @@ func (l *Ledger) UsageSums(ctx context.Context, q UsageQuestion) ([]UsageSum, er
 		if err != nil {
 			return nil, err
 		}
-	}
-	names, err := l.names(ctx)
-	if err != nil {
-		return nil, err
 	}
 	all := make([]UsageSum, 0, len(sums))
 	for number, sum := range sums {
@@ -189,8 +190,7 @@ func (l *Ledger) UsageOf(ctx context.Context, q UsageQuestion) ([]ModelUsage, er
 	from, _ := dayOf(earliest.utc().UnixNano())
 	to, _ := dayOf(q.Last.utc().UnixNano())
 	clock := clocks(q.Zone)
-	only, values := q.only()
-	err = l.quarters(ctx, "day >= $1 AND day <= $2"+only(3), append([]any{from - 1, to + 1}, values...), func(number, day int64, quarter int, v Quarter) {
+	err = l.quarters(ctx, "day >= $1 AND day <= $2"+q.only(names), []any{from - 1, to + 1}, func(number, day int64, quarter int, v Quarter) {
 		m := place[names[number]]
 		if m == nil {
 			return
@@ -239,25 +239,22 @@ func (q UsageQuestion) check() error {
 	return nil
 }
 
-// only is a condition for the models of a question, whose values are numbered from a place on.
-func (q UsageQuestion) only() (func(place int) string, []any) {
+// only is a condition for the models of a question, by their numbers.
+func (q UsageQuestion) only(names map[int64]model.ID) string {
 	if q.Models == nil {
-		return func(int) string { return "" }, nil
+		return ""
 	}
-	var values []any
+	wanted := make(map[model.ID]bool, len(q.Models))
 	for _, id := range q.Models {
-		values = append(values, id.Name, string(id.Scheme))
+		wanted[id] = true
 	}
-	return func(place int) string {
-		var any []string
-		for i := range q.Models {
-			any = append(any, fmt.Sprintf("model_name = $%d AND model_scheme = $%d", place+2*i, place+2*i+1))
+	numbers := []string{"-1"} // which is none's
+	for n, id := range names {
+		if wanted[id] {
+			numbers = append(numbers, strconv.FormatInt(n, 10))
 		}
-		if len(any) == 0 {
-			any = []string{"1 = 0"}
-		}
-		return " AND model_id IN (SELECT number FROM models WHERE " + strings.Join(any, " OR ") + ")"
-	}, values
+	}
+	return " AND model_id IN (" + strings.Join(numbers, ",") + ")"
 }
 
 // quarters calls f with each quarter of an hour that has uses, of the days that fit.

@@ -177,3 +177,26 @@ func refusesDaysThatAreNone(t *testing.T, open func() *ledger.Ledger) {
 		}
 	}
 }
+
+// A page may be about as many models as there are.
+func TestAQuestionMayNameManyModels(t *testing.T) {
+	t.Parallel()
+	l := open(t, t.TempDir()+"/ema.db")
+	defer shut(t, l)
+	var b ledger.Batch
+	q := ledger.UsageQuestion{First: ledger.DateOf(use("a", 0).At), Last: ledger.DateOf(use("a", 0).At), Zone: time.UTC}
+	for i := range 3000 {
+		u := use(fmt.Sprint(i), 0)
+		b.Uses = append(b.Uses, u)
+		q.Models = append(q.Models, u.Model)
+	}
+	write(t, l, b)
+	sums, err := l.UsageSums(t.Context(), q)
+	if err != nil || len(sums) != 3000 {
+		t.Errorf("%d sums, %v", len(sums), err)
+	}
+	told, err := l.UsageOf(t.Context(), q)
+	if err != nil || len(told) != 3000 || told[2999].Times != 1 {
+		t.Errorf("%d models, %v", len(told), err)
+	}
+}
