@@ -183,12 +183,20 @@ func (c *clinic) hear(ctx context.Context) error {
 
 // touched has a model looked at soon, or all when it is zero.
 func (c *clinic) touched(id model.ID) {
+	c.due(id, time.Now().Add(settles))
+}
+
+// due has a model looked at then, unless that is to be before.
+func (c *clinic) due(id model.ID, at time.Time) {
 	c.mu.Lock()
-	if _, waits := c.changed[id]; !waits {
-		c.changed[id] = time.Now().Add(settles)
+	was, waits := c.changed[id]
+	if !waits || at.Before(was) {
+		c.changed[id] = at
 	}
 	c.mu.Unlock()
-	nudge(c.wake)
+	if !waits || at.Before(was) {
+		nudge(c.wake)
+	}
 }
 
 // nudge leaves a sign in a channel that holds one.
@@ -266,10 +274,10 @@ func (c *clinic) lookAtAll(ctx context.Context) error {
 	if err != nil {
 		c.d.log.Warn("models not checked", "error", err.Error())
 	}
-	here := map[model.ID]bool{}
+	here, busy := map[model.ID]bool{}, c.busy()
 	for _, m := range models {
 		here[m.ID] = true
-		c.judge(m)
+		c.judge(m, busy)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -291,15 +299,24 @@ func (c *clinic) lookAt(id model.ID) {
 		return
 	}
 	if err == nil {
-		c.judge(m)
+		c.judge(m, c.busy())
 		nudge(c.reading)
 	}
 }
 
+// busy are the models that are being changed, so that how they are now says little; those that are repaired are none of them.
+func (c *clinic) busy() map[model.ID]bool {
+	waits := c.d.waits()
+	for id := range c.d.repairs.under() {
+		delete(waits, id)
+	}
+	return waits
+}
+
 // judge works out how well a model is, from how its files are now and from what reading them has told, and says so when that is
 // another condition than before.
-func (c *clinic) judge(m store.Model) {
-	busy := c.d.waits()[m.ID] && !c.d.repairs.under()[m.ID]
+func (c *clinic) judge(m store.Model, changing map[model.ID]bool) {
+	busy := changing[m.ID]
 	auto, now := c.settings(), time.Now()
 	c.mu.Lock()
 	p := c.chart(m.ID)
@@ -513,6 +530,7 @@ func (c *clinic) mended(id model.ID, commit string, before *pipeline.Report, res
 			p.failure = e.Err.Error()
 		}
 		p.attempts++
+		defer c.due(id, p.tried.Add(again(p.attempts))) // then it is tried again
 	} else if res != nil && p.repair != nil && p.repair.State == client.TaskRunning {
 		p.repair.Actions = append(p.repair.Actions, res.Actions...)
 	}
@@ -661,7 +679,7 @@ func (c *clinic) Check(_ context.Context, id model.ID, kind string, force bool) 
 	}
 	now := time.Now().UTC()
 	if kind == "performance" { // it is known from what users tell: nothing has to be read
-		c.judge(m)
+		c.judge(m, c.busy())
 		return client.HealthTask{ID: rand.Text(), Kind: kind, State: client.TaskDone, Begun: &now, Ended: &now, Percent: 100, Actions: []string{}, Estimate: &now}, nil
 	}
 	c.mu.Lock()

@@ -254,7 +254,7 @@ func TestAScrubFindsWhatShowsNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.judge(m)
+	c.judge(m, nil)
 	now := time.Now()
 	if next, due := c.next(now.Add(calm)); next != nil || due.Before(now) {
 		t.Errorf("a model that was proven when it came is read: %+v, due %v", next, due)
@@ -302,5 +302,13 @@ func TestAScrubFindsWhatShowsNowhere(t *testing.T) {
 	}
 	if _, err := os.Stat(c.scrubPath()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the note of a scrub that is over stays: %v", err)
+	}
+}
+
+func TestARepairThatFailedIsTriedAgainLaterAndLater(t *testing.T) {
+	for attempts, want := range map[int]time.Duration{1: time.Hour, 2: 2 * time.Hour, 5: 16 * time.Hour, 6: 32 * time.Hour, 7: 48 * time.Hour, 1000: 48 * time.Hour} {
+		if got := again(attempts); got != want {
+			t.Errorf("after %d attempts: %v, want %v", attempts, got, want)
+		}
 	}
 }
