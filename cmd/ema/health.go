@@ -392,6 +392,11 @@ func factsOf(s *store.Store, m store.Model, found map[model.Digest]symptom, read
 		if r.Record != nil && !strings.Contains(r.Record.Source, "://") {
 			f.Source = false
 		}
+		if r.Record != nil {
+			for _, q := range r.Record.Quarantined {
+				f.Aside = append(f.Aside, q.Path+": "+q.Why)
+			}
+		}
 	}
 	if never {
 		j.full = time.Time{}

@@ -134,6 +134,7 @@ func (l *line) configure(e *config.Effective, facts config.Facts) error {
 	fetching.Log, fetching.Run = l.log, l.hashing
 	l.Fetcher.Configure(fetching)
 	l.Configure(fetching.Retry, leave, largest(e.StorageTiers, model.Hot))
+	l.Quarantine.Store(e.Health.Quarantine)
 	return nil
 }
 

@@ -159,6 +159,7 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"health.check_interval_hours":               {{"7", "config", "Health.CheckIntervalHours", config.Hours(7)}},
 		"health.scrub_interval_hours":               {{"7", "config", "Health.ScrubIntervalHours", config.Hours(7)}},
 		"health.scrub_limit_mbps":                   {{"7", "config", "Health.ScrubLimitMBps", config.MBps(7)}},
+		"health.quarantine":                         {{"true", "config", "Health.Quarantine", true}},
 		"health.auto_repair":                        {{"false", "config", "Health.AutoRepair", false}},
 		"updates.policy":                            {{"auto", "config", "Updates.Policy", "auto"}},
 		"updates.check_interval_hours":              {{"7", "config", "Updates.CheckIntervalHours", config.Hours(7)}},

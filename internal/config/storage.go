@@ -185,6 +185,10 @@ type Health struct {
 	ScrubLimitMBps MBps `json:"scrub_limit_mbps" range:"0..100000"`
 	// Fetch damaged parts again by itself.
 	AutoRepair bool `json:"auto_repair"`
+	// Keep files from the model that could do harm when a program loads them: pickles that would run commands, load code or
+	// touch files. They are fetched and no link leads to them. Off, they are installed, and said. With it off again a pull
+	// installs what was kept.
+	Quarantine bool `json:"quarantine"`
 }
 
 func defaultHealth() Health {

@@ -40,6 +40,8 @@ type File struct {
 // Facts are what is known of one revision of a model.
 type Facts struct {
 	Files []File
+	// Aside are files that are kept from whoever loads the model, each with the reason.
+	Aside []string
 	// Checked is when all its bytes were read last, and found to be what they should; zero when they never were.
 	Checked time.Time
 	// Interval is how often that should happen; 0 = never by itself.
@@ -103,6 +105,9 @@ func Judge(name string, f Facts) Verdict {
 				}
 			}
 		}
+	}
+	for _, file := range f.Aside {
+		v.issue("quarantined: %s", file)
 	}
 	if more := len(v.Issues) - mostIssues; more > 0 {
 		v.Issues = append(v.Issues[:mostIssues], fmt.Sprintf("and %d more files", more))
@@ -182,6 +187,10 @@ func (v *Verdict) conclude(name string, f Facts, bad, unread, changed, odd int) 
 	if odd > 0 {
 		v.Overall = model.Degraded
 		v.advise("look at the files that are named before a program loads them")
+	}
+	if len(f.Aside) > 0 {
+		v.Overall = model.Degraded
+		v.advise("do without what is quarantined, or look at it: with health.quarantine off, ema pull %s installs it", name)
 	}
 	if changed > 0 {
 		v.Overall = model.Degraded

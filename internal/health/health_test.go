@@ -32,6 +32,8 @@ func TestAModelIsJudgedByItsWorstFile(t *testing.T) {
 	never.Checked = time.Time{}
 	lost := facts(file("a", health.Damaged, 100, 1))
 	lost.Failure = "the source has it no more"
+	aside := facts(file("a", health.OK, 10, 0))
+	aside.Aside = []string{"b.pkl: it calls os.system"}
 	orphan := facts(file("a", health.Missing, 100, 0))
 	orphan.Source = false
 	for name, c := range map[string]struct {
@@ -48,6 +50,7 @@ func TestAModelIsJudgedByItsWorstFile(t *testing.T) {
 		"bad, unread": {facts(file("a", health.Unreadable, 9, 0), file("b", health.Missing, 9, 0)), model.Corrupted, 0, "b is missing", "ema repair m"},
 		"changed":     {facts(file("a", health.Changed, 9, 0)), model.Degraded, 1, "a was written to", "ema verify m"},
 		"odd":         {facts(file("a.pkl", health.OK, 9, 0, "it calls os.system")), model.Degraded, 1, "a.pkl: it calls os.system", "look at the files"},
+		"quarantined": {aside, model.Degraded, 1, "quarantined: b.pkl: it calls os.system", "health.quarantine"},
 		"slow":        {slow, model.Degraded, 1, "slower", "colder tier"},
 		"never read":  {never, model.Uncertain, 0.8, "", "ema verify m"},
 		"nothing":     {facts(), model.Uncertain, -1, "", "ema verify m"},

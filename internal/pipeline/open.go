@@ -90,14 +90,22 @@ func (r *resolved) computed(f model.File, d model.Digest) {
 }
 
 // inspect looks at the structure of what was fetched. The hash decides availability: what a source
-// promised and is malformed all the same is published, and said in words.
+// promised and is malformed all the same is published, and said in words; but what loading could harm is put aside where that
+// is the policy.
 func (l *Line) inspect(r *resolved) {
+	var wanted []model.File
 	for _, f := range r.wanted {
 		blob, err := l.blob(r.ID, f)
 		if err != nil {
+			wanted = append(wanted, f)
 			continue // Commit reports it
 		}
 		finding, err := Structure(f.Path, blob.Path, f.Size)
+		if err == nil && finding.Verdict == verify.Dangerous && l.Quarantine.Load() {
+			r.putAside(store.Quarantined{Path: f.Path, Digest: f.Digest.Hex(), Why: finding.Problems[0]})
+			continue
+		}
+		wanted = append(wanted, f)
 		if err != nil || finding.Verdict < verify.Suspicious {
 			continue
 		}
@@ -105,6 +113,7 @@ func (l *Line) inspect(r *resolved) {
 			r.notes = append(r.notes, fmt.Sprintf("%s: %s: %s", f.Path, finding.Verdict, problem))
 		}
 	}
+	r.wanted = wanted
 }
 
 func sum(files []model.File) model.Bytes {

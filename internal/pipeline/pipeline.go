@@ -9,6 +9,7 @@ package pipeline
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ema/internal/fetch"
@@ -59,6 +60,9 @@ type Line struct {
 	Parallel int
 	// Run runs what reads and hashes a file that Verify and Repair check; nil runs it as everything else.
 	Run func(context.Context, func(context.Context) error) error
+
+	// Quarantine keeps files from the snapshot that loading could harm. It may change at any time.
+	Quarantine atomic.Bool
 
 	reserved   reservations
 	configured sync.RWMutex // guards Retry, MinFree and MostHot once the Line is used

@@ -77,7 +77,8 @@ type resolved struct {
 	manifest *model.Manifest
 	wanted   []model.File
 	notes    []string
-	stale    bool // the source could not be asked; manifest is what is here
+	stale    bool                // the source could not be asked; manifest is what is here
+	aside    []store.Quarantined // of the manifest's files, those that are kept from whoever loads the model
 
 	mu     sync.Mutex            // guards digests that are computed while files are fetched
 	single sync.Mutex            // held while a small file without a promised digest is staged; guards staged
@@ -134,6 +135,7 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 	if req.Resolved != nil {
 		req.Resolved(r.manifest.Commit, sum(r.wanted))
 	}
+	l.spare(r)
 	path := l.Store.Snapshot(r.ID, r.manifest.Commit)
 	if !l.upToDate(r) {
 		if path, err = l.bring(ctx, r, p); err != nil {
@@ -325,6 +327,11 @@ func (l *Line) local(req Request) *model.Manifest {
 		}
 	}
 	wanted, err := req.Select.Of(files)
+	if l.Quarantine.Load() {
+		wanted = slices.DeleteFunc(wanted, func(f model.File) bool {
+			return slices.ContainsFunc(rec.Quarantined, func(q store.Quarantined) bool { return q.Path == f.Path })
+		})
+	}
 	if err != nil || len(wanted) == 0 || !l.Store.Available(req.ID, commit, wanted) {
 		return nil
 	}
@@ -395,10 +402,40 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	}
 	p.enter("publishing", nil)
 	l.inspect(r)
+	if len(r.wanted) == 0 {
+		return "", &model.Error{
+			Op: "pull", Class: model.Integrity, Model: r.ID, Err: fmt.Errorf("loading any of its files could do harm: %s: %s", r.aside[0].Path, r.aside[0].Why),
+			Hint: "look at what it would do; with health.quarantine off a pull installs it all the same",
+		}
+	}
 	files, chosen := l.together(r)
 	return w.Commit(ctx, r.manifest, files, store.Record{
-		Include: chosen.Include, Exclude: chosen.Exclude, Source: l.origin(r.ID), CompletedAt: time.Now().UTC(),
+		Include: chosen.Include, Exclude: chosen.Exclude, Source: l.origin(r.ID), CompletedAt: time.Now().UTC(), Quarantined: r.aside,
 	})
+}
+
+// spare leaves out of what is wanted the files that an earlier pull of the commit has put aside, as long as that is the policy.
+func (l *Line) spare(r *resolved) {
+	if !l.Quarantine.Load() {
+		return
+	}
+	rec, err := l.Store.Record(r.ID, r.manifest.Commit)
+	if err != nil {
+		return
+	}
+	for _, q := range rec.Quarantined {
+		before := len(r.wanted)
+		r.wanted = slices.DeleteFunc(r.wanted, func(f model.File) bool { return f.Path == q.Path && (f.Digest.IsZero() || f.Digest.Hex() == q.Digest) })
+		if len(r.wanted) < before {
+			r.putAside(q)
+		}
+	}
+}
+
+// putAside notes that a file is kept from whoever loads the model.
+func (r *resolved) putAside(q store.Quarantined) {
+	r.aside = append(r.aside, q)
+	r.notes = append(r.notes, fmt.Sprintf("%s: quarantined, so no program will load it: %s", q.Path, q.Why))
 }
 
 // here says which of the wanted files are here. One with the content of a missing file is not.

@@ -536,6 +536,40 @@ func TestARenamedModelSaysSo(t *testing.T) {
 	}
 }
 
+// A file that could do harm is kept from whoever loads the model, as long as that is the policy.
+func TestADangerousFileIsPutAside(t *testing.T) {
+	t.Parallel()
+	pickle := demohub.Bytes("evil.pkl", []byte("cposix\nsystem\n(S'id'\ntR."))
+	fine := demohub.File("fine.bin", 2*model.MiB)
+	r := repo(t, pickle, fine)
+	guarded := func(l *pipeline.Line) { l.Quarantine.Store(true) }
+	res := r.pull(t, request(), guarded)
+	holds(t, res.Path, fine)
+	if len(res.Notes) != 1 || !strings.Contains(res.Notes[0], "evil.pkl: quarantined") {
+		t.Errorf("notes = %v", res.Notes)
+	}
+	rec, err := store.New(r.set).Record(acme, res.Commit)
+	if err != nil || len(rec.Quarantined) != 1 || rec.Quarantined[0].Path != "evil.pkl" || rec.Quarantined[0].Why == "" {
+		t.Errorf("record = %+v, %v", rec.Quarantined, err)
+	}
+	r.hub.ResetStats()
+	again := r.pull(t, request(), guarded)
+	if len(again.Notes) != 1 || r.hub.Stats().Body != 0 {
+		t.Errorf("again: %v, and %d bytes were sent", again.Notes, r.hub.Stats().Body)
+	}
+	r.pull(t, request(), guarded, offline)
+	if report, err := r.line(t, guarded).Verify(t.Context(), acme, res.Commit, &pipeline.Progress{}); err != nil || !report.OK() || len(report.Files) != 1 {
+		t.Errorf("verified: %+v, %v", report, err)
+	}
+	holds(t, r.pull(t, request()).Path, fine, pickle) // without the policy
+	holds(t, r.pull(t, request(), guarded).Path, fine, pickle)
+
+	alone := repo(t, pickle)
+	if _, err := alone.line(t, guarded).Pull(t.Context(), request(), &pipeline.Progress{}); model.ClassOf(err) != model.Integrity {
+		t.Errorf("a model of nothing else: %v", err)
+	}
+}
+
 func TestASuspiciousFileIsAvailableAndSaysSo(t *testing.T) {
 	broken := bytes.Repeat([]byte{0xff}, 100)
 	r := repo(t, demohub.Bytes("model.safetensors", broken), demohub.Safetensors("fine.safetensors", 2, model.MiB))

@@ -21,9 +21,19 @@ type Record struct {
 	CompletedAt      time.Time
 	Unlisted         bool // nobody has told whether Files are all that the commit has
 
+	// Quarantined are files of the commit that were fetched and are kept from whoever loads the model: no link leads to them.
+	Quarantined []Quarantined
+
 	// proven is what the blob of each of Files was when its sidecar proved it, zero if none did: as long
 	// as it is the same and the sidecar is there, a listing need not open that.
 	proven []identity
+}
+
+// A Quarantined is a file that loading could harm.
+type Quarantined struct {
+	Path   string `json:"path"`
+	Digest string `json:"digest"` // of its content, in hexadecimal digits
+	Why    string `json:"why"`    // in words
 }
 
 type recordJSON struct {
@@ -36,6 +46,8 @@ type recordJSON struct {
 	CompletedAt time.Time    `json:"completed_at"`
 	Unlisted    bool         `json:"unlisted,omitempty"`
 	Files       []recordFile `json:"files"`
+
+	Quarantined []Quarantined `json:"quarantined,omitempty"`
 }
 
 type recordFile struct {
@@ -53,6 +65,7 @@ func (r Record) MarshalJSON() ([]byte, error) {
 	out := recordJSON{
 		ID: r.ID.String(), Revision: r.Revision, Commit: r.Commit, Include: r.Include, Exclude: r.Exclude,
 		Source: r.Source, CompletedAt: r.CompletedAt.UTC(), Unlisted: r.Unlisted, Files: make([]recordFile, len(r.Files)),
+		Quarantined: r.Quarantined,
 	}
 	for i, f := range r.Files {
 		out.Files[i] = recordFile{Path: f.Path, Size: f.Size, Digest: f.Digest.Hex(), PointerID: f.PointerID, XetHash: f.XetHash}
@@ -90,7 +103,12 @@ func (r *Record) UnmarshalJSON(raw []byte) error {
 			proven[i] = identity{size: f.Size, mtime: f.Modified, inode: f.Inode}
 		}
 	}
-	*r = Record{id, in.Revision, in.Commit, in.Include, in.Exclude, files, in.Source, in.CompletedAt, in.Unlisted, proven}
+	for _, q := range in.Quarantined {
+		if err := model.CheckPath(q.Path); err != nil {
+			return fmt.Errorf("record of %v: %w", id, err)
+		}
+	}
+	*r = Record{id, in.Revision, in.Commit, in.Include, in.Exclude, files, in.Source, in.CompletedAt, in.Unlisted, in.Quarantined, proven}
 	return nil
 }
 
