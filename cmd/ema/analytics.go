@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"ema/client"
@@ -16,8 +17,67 @@ import (
 )
 
 // An analyst draws conclusions from how models were used, as the database with the uses tells.
+//
+// An answer is kept until more records are written, and then for a second at most: while uses come all the time, as many who ask cost
+// as much as one.
 type analyst struct {
 	d *daemon
+
+	mu   sync.Mutex
+	kept map[string]*told
+}
+
+// A told is an answer that was made, or is being made.
+type told struct {
+	made   chan struct{} // closed when it is
+	answer any
+	err    error
+	begun  time.Time
+	known  uint64 // records that were told then
+}
+
+const (
+	// toldAge is how old an answer may be to which something was told since.
+	toldAge = time.Second
+	// mostTold is how many answers are kept.
+	mostTold = 64
+)
+
+// once returns the answer to a question that is kept, or makes it: once for all who ask meanwhile.
+func once[T any](ctx context.Context, a *analyst, question string, answer func(context.Context) (T, error)) (T, error) {
+	state := a.d.history.State()
+	known := state.Written + state.Dropped + state.Refused + uint64(state.Waiting)
+	a.mu.Lock()
+	t := a.kept[question]
+	if t == nil || t.known != known && time.Since(t.begun) > toldAge {
+		t = &told{made: make(chan struct{}), begun: time.Now(), known: known}
+		if a.kept == nil || len(a.kept) >= mostTold {
+			a.kept = map[string]*told{}
+		}
+		a.kept[question] = t
+		a.mu.Unlock()
+		made, err := answer(ctx)
+		t.answer, t.err = made, err
+		if err != nil { // it is asked again by the next one
+			a.mu.Lock()
+			delete(a.kept, question)
+			a.mu.Unlock()
+		}
+		close(t.made)
+		return made, err
+	}
+	a.mu.Unlock()
+	select {
+	case <-t.made:
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+	if t.err != nil && ctx.Err() == nil { // whoever made it may have gone
+		return answer(ctx)
+	}
+	made, _ := t.answer.(T)
+	return made, t.err
 }
 
 // database is the one with the uses, when all that was told is in it.
@@ -49,7 +109,8 @@ func (a *analyst) Usage(ctx context.Context, q ledger.UsageQuestion, limit, offs
 			}
 		}
 	}
-	return usageOf(ctx, db, q, limit, offset)
+	question := fmt.Sprint("usage", q.First, q.Last, q.Zone, q.Models, q.Daily, limit, offset)
+	return once(ctx, a, question, func(ctx context.Context) (client.Analytics, error) { return usageOf(ctx, db, q, limit, offset) })
 }
 
 // usageOf tells of the most used models of a question, after leaving out offset of them at most limit, and sums up all.
@@ -218,6 +279,11 @@ func (a *analyst) Performance(ctx context.Context) (client.PerformanceTrends, er
 	if err != nil {
 		return trends, err
 	}
+	return once(ctx, a, "performance", func(ctx context.Context) (client.PerformanceTrends, error) { return a.performance(ctx, db, trends) })
+}
+
+// performance works out what Performance tells.
+func (a *analyst) performance(ctx context.Context, db *ledger.Ledger, trends client.PerformanceTrends) (client.PerformanceTrends, error) {
 	now := time.Now()
 	all, err := performances(ctx, db, now)
 	if err != nil {
@@ -301,6 +367,11 @@ func (a *analyst) Preload(ctx context.Context, zone *time.Location) (client.Prel
 	if err != nil {
 		return advice, err
 	}
+	return once(ctx, a, "preload "+zone.String(), func(ctx context.Context) (client.PreloadAdvice, error) { return a.preload(ctx, db, zone, advice) })
+}
+
+// preload works out what Preload tells.
+func (a *analyst) preload(ctx context.Context, db *ledger.Ledger, zone *time.Location, advice client.PreloadAdvice) (client.PreloadAdvice, error) {
 	models, err := a.d.line.Store.Models(ctx)
 	if err != nil {
 		return advice, err
