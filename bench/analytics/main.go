@@ -134,7 +134,9 @@ func (b *bench) measure(ctx context.Context, home string, open func() (*ledger.L
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	err = b.answers(ctx, url)
+	if err = ready(ctx, url); err == nil {
+		err = b.answers(ctx, url)
+	}
 	if err == nil {
 		err = b.whileWriting(ctx, url, l)
 	}
@@ -201,6 +203,23 @@ func (b *bench) serve(ctx context.Context, home string, environ []string) (url s
 	}, nil
 }
 
+// ready waits until the daemon has its database: it looks for that in the background.
+func ready(ctx context.Context, url string) error {
+	ctx, stop := context.WithTimeout(ctx, time.Minute)
+	defer stop()
+	for {
+		_, err := timed(ctx, 1, url+"/models/analytics")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // recomputed asks n questions that nobody has asked before, and returns the milliseconds of each answer.
 func recomputed(ctx context.Context, n int, url, path string) ([]float64, error) {
 	var all []float64
@@ -253,7 +272,7 @@ func timed(ctx context.Context, n int, url string) ([]float64, error) {
 		}
 		body, err := io.ReadAll(answer.Body)
 		if err = errors.Join(err, answer.Body.Close()); err != nil || answer.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("%s: %s, %w: %.200s", url, answer.Status, err, body)
+			return nil, errors.Join(err, fmt.Errorf("%s: %s: %.200s", url, answer.Status, body))
 		}
 		took = append(took, float64(time.Since(begun).Microseconds())/1000)
 	}
