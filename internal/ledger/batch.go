@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -126,36 +127,62 @@ func each[T any](ctx context.Context, w *writing, statement string, row func(T) 
 	return prepared.Close()
 }
 
-// together inserts rows. To PostgreSQL they go many at a time, since what a statement costs there is mostly the way; SQLite
-// takes one after the other, and looks through the names of all values of a statement for each of them.
-func (w *writing) together(ctx context.Context, table, columns string, rows [][]any) error {
+// together inserts rows, of which no two meet the same conflict, and deals with what is there already as conflict says. To
+// PostgreSQL they go as one array for each column, since what a statement costs there is mostly the way; SQLite takes one row
+// after the other.
+func (w *writing) together(ctx context.Context, table, columns, conflict string, rows [][]any) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	statement := "INSERT INTO " + table + " (" + columns + ") VALUES "
+	statement := "INSERT INTO " + table + " (" + columns + ") "
 	if !w.far {
-		return each(ctx, w, statement+places(0, len(rows[0])), func(r []any) ([]any, error) { return r, nil }, rows)
+		return each(ctx, w, statement+"VALUES "+places(len(rows[0]))+conflict, func(r []any) ([]any, error) { return r, nil }, rows)
 	}
-	const atOnce = 300
-	for part := range slices.Chunk(rows, atOnce) {
-		var text []string
-		var values []any
-		for _, r := range part {
-			text = append(text, places(len(values), len(r)))
-			values = append(values, r...)
-		}
-		if _, err := w.tx.ExecContext(ctx, statement+strings.Join(text, ","), values...); err != nil {
-			return err
-		}
+	arrays, types, err := columnsOf(rows)
+	if err != nil {
+		return err
 	}
-	return nil
+	_, err = w.tx.ExecContext(ctx, statement+"SELECT * FROM unnest("+types+")"+conflict, arrays...)
+	return err
 }
 
-// places are those of n values of a statement after so many others.
-func places(after, n int) string {
+// columnsOf are rows as one array for each column, and the places of these in a statement.
+func columnsOf(rows [][]any) (arrays []any, types string, err error) {
+	places := make([]string, len(rows[0]))
+	for i, first := range rows[0] {
+		var array any
+		var kind string
+		switch first.(type) {
+		case int64:
+			array, kind = column[int64](rows, i), "bigint"
+		case float64:
+			array, kind = column[float64](rows, i), "double precision"
+		case string:
+			array, kind = column[string](rows, i), "text"
+		case []byte:
+			array, kind = column[[]byte](rows, i), "bytea"
+		default:
+			return nil, "", fmt.Errorf("a column of %T has no form in PostgreSQL here", first)
+		}
+		arrays, places[i] = append(arrays, array), fmt.Sprintf("$%d::%s[]", i+1, kind)
+	}
+	return arrays, strings.Join(places, ", "), nil
+}
+
+// column is one of rows, all of whose values are of one type.
+func column[T any](rows [][]any, i int) []T {
+	all := make([]T, len(rows))
+	for n, r := range rows {
+		all[n] = r[i].(T) //nolint:forcetypeassert // made in this package
+	}
+	return all
+}
+
+// places are those of n values of a statement.
+func places(n int) string {
 	all := make([]string, n)
 	for i := range all {
-		all[i] = "$" + strconv.Itoa(after+i+1)
+		all[i] = "$" + strconv.Itoa(i+1)
 	}
 	return "(" + strings.Join(all, ",") + ")"
 }
@@ -192,16 +219,14 @@ func (w *writing) uses(ctx context.Context, b Batch) error {
 	if len(b.Uses) == 0 {
 		return nil
 	}
-	type key struct{ model, day int64 }
-	days := map[key]*usageDay{}
-	var order []key // so that the same batch always writes in the same order
+	days := map[dayKey]*usageDay{}
 	rows := make([][]any, 0, len(b.Uses))
 	for _, u := range b.Uses {
 		number, err := w.number(ctx, u.Model)
 		if err != nil {
 			return err
 		}
-		at, bytes, succeeded := nanoseconds(u.At), int64(max(u.Bytes, 0)), 1
+		at, bytes, succeeded := nanoseconds(u.At), int64(max(u.Bytes, 0)), int64(1)
 		q := Quarter{Times: 1}
 		if !u.OK {
 			succeeded, q.Failures = 0, 1
@@ -211,50 +236,90 @@ func (w *writing) uses(ctx context.Context, b Batch) error {
 		}
 		rows = append(rows, []any{number, at, legible(string(u.By)), legible(u.Operation), q.Duration, bytes, succeeded})
 		day, quarter := dayOf(at)
-		k := key{number, day}
+		k := dayKey{number, day}
 		if days[k] == nil {
 			days[k] = &usageDay{}
-			order = append(order, k)
 		}
 		days[k].add(quarter, q, bytes, at)
 	}
 	// The index by models has a place for each of them: those of one together cost one way there.
 	slices.SortStableFunc(rows, func(a, b []any) int { return cmp.Compare(a[0].(int64), b[0].(int64)) }) //nolint:forcetypeassert // made here
-	if err := w.together(ctx, "model_usage", "model_id, timestamp, source, operation, duration_us, bytes, success", rows); err != nil {
+	if err := w.together(ctx, "model_usage", "model_id, timestamp, source, operation, duration_us, bytes, success", "", rows); err != nil {
 		return err
 	}
-	if err := each(ctx, w, useSQL, useRow, sums([][]model.Use{b.Uses})); err != nil {
+	if err := w.together(ctx, "uses", useColumns, useConflict, useRows(sums([][]model.Use{b.Uses}))); err != nil {
 		return err
 	}
-	for _, k := range order {
-		if err := w.saveDay(ctx, k.model, k.day, days[k]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return w.saveDays(ctx, days)
 }
 
-// saveDay adds d to what is known of a model's day.
-func (w *writing) saveDay(ctx context.Context, number, day int64, d *usageDay) error {
-	var was usageDay
-	var raw []byte
-	err := w.tx.QueryRowContext(ctx, "SELECT times, failures, timed, duration_us, bytes, last_used, quarters FROM usage_days WHERE model_id = $1 AND day = $2", number, day).
-		Scan(&was.sum.Times, &was.sum.Failures, &was.sum.Timed, &was.sum.Duration, &was.bytes, &was.last, &raw)
-	switch {
-	case err == nil:
-		if err := decodeQuarters(raw, func(i int, q Quarter) { was.quarters[i] = q }); err != nil {
-			return err
-		}
-		was.merge(d)
-		d = &was
-	case !errors.Is(err, sql.ErrNoRows):
+// A dayKey names a row of usage_days.
+type dayKey struct{ model, day int64 }
+
+// saveDays adds days to what is known of them.
+func (w *writing) saveDays(ctx context.Context, days map[dayKey]*usageDay) error {
+	order := slices.SortedFunc(maps.Keys(days), func(a, b dayKey) int { return cmp.Or(cmp.Compare(a.model, b.model), cmp.Compare(a.day, b.day)) })
+	if err := w.mergeDays(ctx, order, days); err != nil {
 		return err
 	}
-	_, err = w.tx.ExecContext(ctx, "INSERT INTO usage_days (model_id, day, times, failures, timed, duration_us, bytes, last_used, quarters) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "+
-		"ON CONFLICT (model_id, day) DO UPDATE SET times = excluded.times, failures = excluded.failures, timed = excluded.timed, duration_us = excluded.duration_us, "+
-		"bytes = excluded.bytes, last_used = excluded.last_used, quarters = excluded.quarters",
-		number, day, d.sum.Times, d.sum.Failures, d.sum.Timed, d.sum.Duration, d.bytes, d.last, encodeQuarters(&d.quarters))
-	return err
+	rows := make([][]any, 0, len(order))
+	for _, k := range order {
+		d := days[k]
+		rows = append(rows, []any{k.model, k.day, d.sum.Times, d.sum.Failures, d.sum.Timed, d.sum.Duration, d.bytes, d.last, encodeQuarters(&d.quarters)})
+	}
+	return w.together(ctx, "usage_days", "model_id, day, times, failures, timed, duration_us, bytes, last_used, quarters",
+		" ON CONFLICT (model_id, day) DO UPDATE SET times = excluded.times, failures = excluded.failures, timed = excluded.timed, "+
+			"duration_us = excluded.duration_us, bytes = excluded.bytes, last_used = excluded.last_used, quarters = excluded.quarters", rows)
+}
+
+// mergeDays adds to days what the database knows of them.
+func (w *writing) mergeDays(ctx context.Context, order []dayKey, days map[dayKey]*usageDay) error {
+	const read = "SELECT model_id, day, times, failures, timed, duration_us, bytes, last_used, quarters FROM usage_days "
+	if !w.far {
+		prepared, err := w.tx.PrepareContext(ctx, read+"WHERE model_id = $1 AND day = $2")
+		if err != nil {
+			return err
+		}
+		for _, k := range order {
+			if err := mergeDay(prepared.QueryRowContext(ctx, k.model, k.day), days); err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return err
+			}
+		}
+		return prepared.Close()
+	}
+	keys := make([][]any, 0, len(order))
+	for _, k := range order {
+		keys = append(keys, []any{k.model, k.day})
+	}
+	arrays, types, err := columnsOf(keys)
+	if err != nil {
+		return err
+	}
+	rows, err := w.tx.QueryContext(ctx, read+"WHERE (model_id, day) IN (SELECT * FROM unnest("+types+"))", arrays...)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		if err := mergeDay(rows, days); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+	}
+	return closing(rows)
+}
+
+// mergeDay adds a row of usage_days to the day that it is of.
+func mergeDay(row interface{ Scan(...any) error }, days map[dayKey]*usageDay) error {
+	var k dayKey
+	var was usageDay
+	var raw []byte
+	if err := row.Scan(&k.model, &k.day, &was.sum.Times, &was.sum.Failures, &was.sum.Timed, &was.sum.Duration, &was.bytes, &was.last, &raw); err != nil {
+		return err
+	}
+	if err := decodeQuarters(raw, func(i int, q Quarter) { was.quarters[i] = q }); err != nil {
+		return err
+	}
+	days[k].merge(&was)
+	return nil
 }
 
 // checks writes what checks of models found.
@@ -274,7 +339,7 @@ func (w *writing) checks(ctx context.Context, b Batch) error {
 			int64(c.Files), int64(c.Bytes), c.Duration.Microseconds(), strings.ReplaceAll(string(issues), `\u0000`, ""),
 		})
 	}
-	return w.together(ctx, "model_health", checkColumns, rows)
+	return w.together(ctx, "model_health", checkColumns, "", rows)
 }
 
 // known is a score as it is stored.
@@ -355,7 +420,7 @@ func (w *writing) events(ctx context.Context, b Batch) error {
 		}
 		rows = append(rows, []any{nanoseconds(e.At), legible(e.Kind), legible(string(e.Severity)), number, legible(e.Message)})
 	}
-	return w.together(ctx, "events", "at, kind, severity, model_id, message", rows)
+	return w.together(ctx, "events", "at, kind, severity, model_id, message", "", rows)
 }
 
 // closing ends the reading of rows, and says what went wrong with it.

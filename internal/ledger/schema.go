@@ -125,7 +125,7 @@ func carryUses(ctx context.Context, tx *sql.Tx) error {
 	if err != nil {
 		return err
 	}
-	days := map[model.ID]map[int64]*usageDay{}
+	all := map[model.ID]map[int64]*usageDay{}
 	for rows.Next() {
 		var id model.ID
 		var hour, bytes, last int64
@@ -133,14 +133,14 @@ func carryUses(ctx context.Context, tx *sql.Tx) error {
 		if err := rows.Scan(&id.Scheme, &id.Name, &hour, &q.Times, &q.Failures, &q.Timed, &q.Duration, &bytes, &last); err != nil {
 			return err
 		}
-		if days[id] == nil {
-			days[id] = map[int64]*usageDay{}
+		if all[id] == nil {
+			all[id] = map[int64]*usageDay{}
 		}
-		number, slot := dayOf(hour)
-		d := days[id][number]
+		day, slot := dayOf(hour)
+		d := all[id][day]
 		if d == nil {
 			d = &usageDay{}
-			days[id][number] = d
+			all[id][day] = d
 		}
 		d.add(slot, q, bytes, last)
 	}
@@ -148,16 +148,15 @@ func carryUses(ctx context.Context, tx *sql.Tx) error {
 		return err
 	}
 	w := writing{tx: tx}
-	for id, of := range days {
+	days := map[dayKey]*usageDay{}
+	for id, of := range all {
 		number, err := w.number(ctx, id)
 		if err != nil {
 			return err
 		}
 		for day, d := range of {
-			if err := w.saveDay(ctx, number, day, d); err != nil {
-				return err
-			}
+			days[dayKey{number, day}] = d
 		}
 	}
-	return nil
+	return w.saveDays(ctx, days)
 }

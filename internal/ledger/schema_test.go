@@ -106,12 +106,8 @@ func upTo(t *testing.T, l *Ledger, version int64) {
 		exec(t, l, recordSQL, values...)
 	}
 	if version >= 3 {
-		for _, s := range sums([][]model.Use{{oldUse(0), oldUse(0), oldUse(25 * time.Hour)}}) {
-			values, err := useRow(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			exec(t, l, useSQL, values...)
+		for _, values := range useRows(sums([][]model.Use{{oldUse(0), oldUse(0), oldUse(25 * time.Hour)}})) {
+			exec(t, l, "INSERT INTO uses ("+useColumns+") VALUES "+places(len(values)), values...)
 		}
 	}
 }

@@ -80,8 +80,9 @@ func (l *Ledger) PruneUses(ctx context.Context, before time.Time) (int, error) {
 // treat what is too large for them in different ways, none of them kind.
 const most = 1 << 62
 
-const useSQL = "INSERT INTO uses (model_scheme, model_name, hour, source, times, failures, timed, duration_us, bytes, last_used) " +
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (model_name, model_scheme, hour, source) DO UPDATE SET " +
+const useColumns = "model_scheme, model_name, hour, source, times, failures, timed, duration_us, bytes, last_used"
+
+const useConflict = " ON CONFLICT (model_name, model_scheme, hour, source) DO UPDATE SET " +
 	"times = uses.times + excluded.times, failures = uses.failures + excluded.failures, timed = uses.timed + excluded.timed, " +
 	"duration_us = CASE WHEN uses.duration_us > 4611686018427387904 - excluded.duration_us THEN 4611686018427387904 ELSE uses.duration_us + excluded.duration_us END, " +
 	"bytes = CASE WHEN uses.bytes > 4611686018427387904 - excluded.bytes THEN 4611686018427387904 ELSE uses.bytes + excluded.bytes END, " +
@@ -91,7 +92,7 @@ const useSQL = "INSERT INTO uses (model_scheme, model_name, hour, source, times,
 type useKey struct {
 	model model.ID
 	hour  int64
-	by    model.UseSource
+	by    string
 }
 
 // A useSum is a row of uses.
@@ -105,7 +106,7 @@ func sums(all [][]model.Use) (rows []useSum) {
 	place := map[useKey]int{}
 	for _, uses := range all {
 		for _, u := range uses {
-			key := useKey{u.Model, nanoseconds(hour(u.At)), u.By}
+			key := useKey{u.Model, nanoseconds(hour(u.At)), legible(string(u.By))}
 			i, known := place[key]
 			if !known {
 				i = len(rows)
@@ -131,12 +132,13 @@ func sums(all [][]model.Use) (rows []useSum) {
 // plus is a + b, neither negative, and at most most.
 func plus(a, b int64) int64 { return min(a, most) + min(b, most-min(a, most)) }
 
-// useRow is s as the statement has it.
-func useRow(s useSum) ([]any, error) {
-	return []any{
-		string(s.model.Scheme), s.model.Name, s.hour, legible(string(s.by)),
-		s.times, s.failures, s.timed, s.duration, s.bytes, s.last,
-	}, nil
+// useRows are sums as the table has them.
+func useRows(sums []useSum) [][]any {
+	rows := make([][]any, 0, len(sums))
+	for _, s := range sums {
+		rows = append(rows, []any{string(s.model.Scheme), s.model.Name, s.hour, s.by, s.times, s.failures, s.timed, s.duration, s.bytes, s.last})
+	}
+	return rows
 }
 
 // hour is the beginning of t's hour. Truncate counts from the year 1, whose hours are the same.
