@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ema/internal/ledger"
 	"ema/internal/model"
@@ -37,13 +38,12 @@ func TestACheckTellsWhatADatabaseIs(t *testing.T) {
 func TestACheckFindsDamageThatAStartDoesNotLookFor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ema.db")
 	l := open(t, path)
-	var uses []model.Use
-	for range 700_000 {
-		u := use("a", 0)
-		u.Operation = strings.Repeat("x", 60)
-		uses = append(uses, u)
+	var checks []model.HealthCheck
+	issues := []string{strings.Repeat("x", 3500)}
+	for range 20_000 { // each has a page of its own
+		checks = append(checks, model.HealthCheck{Model: model.ID{Name: "acme/a"}, At: time.Unix(1, 0), Kind: "full", Overall: model.Corrupted, Issues: issues})
 	}
-	write(t, l, ledger.Batch{Uses: uses})
+	write(t, l, ledger.Batch{Checks: checks})
 	shut(t, l)
 	content, err := os.ReadFile(path)
 	if err != nil || len(content) < 64<<20 {
