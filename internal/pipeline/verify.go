@@ -223,7 +223,7 @@ func (l *Line) read(ctx context.Context, id model.ID, files []model.File, which 
 		run = l.Run
 	}
 	proven, wrong := map[model.Digest][]uint32{}, map[model.Digest]bool{}
-	err := verify.Files(ctx, items, verify.Workers{Parallel: parallel, Run: run}, func(it verify.Item, res verify.Result, err error) {
+	err := verify.Files(ctx, items, verify.Workers{Parallel: parallel, Run: run, Ahead: run == nil}, func(it verify.Item, res verify.Result, err error) {
 		p.FilesDone.Add(1)
 		first := &reports[byDigest[it.Digest][0]]
 		changed := false

@@ -22,6 +22,9 @@ const readSize = 256 << 10
 type Options struct {
 	// Progress is called after every read with the number of bytes checked since the last call.
 	Progress func(n int64)
+	// Ahead reads in a goroutine of its own while what was read before is hashed, which makes use of a second processor and of the
+	// time that a disk takes. r is then read there, and not after Blob has returned.
+	Ahead bool
 }
 
 // A Result is what a blob came to.
@@ -56,43 +59,33 @@ func Blob(ctx context.Context, r io.ReaderAt, size int64, want model.Digest, blo
 	if size < 0 {
 		return Result{}, &model.Error{Op: "verify", Class: model.Usage, Err: fmt.Errorf("a blob of %d bytes", size)}
 	}
-	res := Result{Blocks: []uint32{}}
+	res := Result{}
 	h := want.NewHash(size)
-	castagnoli := crc32.MakeTable(crc32.Castagnoli) // made once by the package; processors have an instruction for it
-	buf := make([]byte, min(size, readSize))
-	var sum uint32
+	from := &summing{r: r, size: size, blocks: []uint32{}}
+	next := from.inTurn()
+	if opts.Ahead && size > readSize {
+		var stop func()
+		next, stop = from.ahead(ctx)
+		defer stop()
+	}
 	for res.Read < size {
 		if err := ctx.Err(); err != nil {
 			return res, err
 		}
-		n, err := r.ReadAt(buf[:min(size-res.Read, readSize)], res.Read)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return res, &model.Error{
-				Op: "verify", Class: model.DiskError, Hint: "check the disk",
-				Err: fmt.Errorf("reading at byte %d: %w", res.Read, err),
-			}
+		p, err := next()
+		if err != nil {
+			return res, err
 		}
-		if n == 0 {
+		if len(p) == 0 {
 			break // the file is cut short
 		}
-		p := buf[:n]
 		h.Write(p)
-		for len(p) > 0 {
-			part := p[:min(int64(len(p)), BlockSize-res.Read%BlockSize)]
-			sum = crc32.Update(sum, castagnoli, part)
-			p = p[len(part):]
-			if res.Read += int64(len(part)); res.Read%BlockSize == 0 || res.Read == size {
-				res.Blocks = append(res.Blocks, sum)
-				sum = 0
-			}
-		}
+		res.Read += int64(len(p))
 		if opts.Progress != nil {
-			opts.Progress(int64(n))
+			opts.Progress(int64(len(p)))
 		}
 	}
-	if res.Read < size && res.Read%BlockSize != 0 {
-		res.Blocks = append(res.Blocks, sum)
-	}
+	res.Blocks = from.blocks
 	longer, err := goesOn(r, size)
 	if err != nil {
 		return res, err
@@ -104,6 +97,91 @@ func Blob(ctx context.Context, r io.ReaderAt, size int64, want model.Digest, blo
 		res.Damaged = damaged(res, size, blocks)
 	}
 	return res, nil
+}
+
+// A summing reads the bytes of a blob in order and makes the checksums of its blocks.
+type summing struct {
+	r        io.ReaderAt
+	size, at int64
+	sum      uint32 // of the block that has begun
+	blocks   []uint32
+}
+
+// into reads what comes next into buf, and returns that part of it; nothing when there is no more.
+func (s *summing) into(buf []byte) ([]byte, error) {
+	castagnoli := crc32.MakeTable(crc32.Castagnoli) // made once by the package; processors have an instruction for it
+	n, err := s.r.ReadAt(buf[:min(s.size-s.at, int64(len(buf)))], s.at)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, &model.Error{
+			Op: "verify", Class: model.DiskError, Hint: "check the disk",
+			Err: fmt.Errorf("reading at byte %d: %w", s.at, err),
+		}
+	}
+	for p := buf[:n]; len(p) > 0; {
+		part := p[:min(int64(len(p)), BlockSize-s.at%BlockSize)]
+		s.sum = crc32.Update(s.sum, castagnoli, part)
+		p = p[len(part):]
+		if s.at += int64(len(part)); s.at%BlockSize == 0 || s.at == s.size {
+			s.blocks, s.sum = append(s.blocks, s.sum), 0
+		}
+	}
+	if n == 0 && s.at%BlockSize != 0 {
+		s.blocks, s.sum = append(s.blocks, s.sum), 0 // what there is of the last one
+	}
+	return buf[:n], nil
+}
+
+// inTurn returns what reads the next part, which is good until the next call.
+func (s *summing) inTurn() func() ([]byte, error) {
+	buf := make([]byte, min(s.size, readSize))
+	return func() ([]byte, error) { return s.into(buf) }
+}
+
+// ahead is inTurn, and reads the parts that follow meanwhile. stop ends that, and waits for it.
+func (s *summing) ahead(ctx context.Context) (next func() ([]byte, error), stop func()) {
+	const parts = 4
+	type part struct {
+		bytes []byte
+		err   error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	full, free := make(chan part, parts), make(chan []byte, parts)
+	for range parts {
+		free <- make([]byte, readSize)
+	}
+	go func() {
+		defer close(full) // whoever has received that may look at s
+		for s.at < s.size {
+			var buf []byte
+			select {
+			case buf = <-free:
+			case <-ctx.Done():
+				return
+			}
+			p, err := s.into(buf)
+			full <- part{p, err} // never waits: there are no more buffers than places
+			if err != nil || len(p) == 0 {
+				return
+			}
+		}
+	}()
+	var last []byte
+	next = func() ([]byte, error) {
+		if last != nil {
+			free <- last[:readSize]
+		}
+		p := <-full
+		if p.bytes == nil && p.err == nil && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		last = p.bytes
+		return p.bytes, p.err
+	}
+	return next, func() {
+		cancel()
+		for range full {
+		}
+	}
 }
 
 // goesOn reports whether there is a byte behind the first size ones.

@@ -97,7 +97,7 @@ func TestEveryFlippedBitIsFoundAndLocated(t *testing.T) {
 		).Draw(t, "bit")
 		data[bit/8] ^= 1 << (bit % 8)
 		defer func() { data[bit/8] ^= 1 << (bit % 8) }()
-		res, err := Blob(context.Background(), bytes.NewReader(data), size, want, blocks, Options{})
+		res, err := Blob(context.Background(), bytes.NewReader(data), size, want, blocks, Options{Ahead: rapid.Bool().Draw(t, "ahead")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func TestDamageIsNamedBlockForBlock(t *testing.T) {
 		for i := range bad {
 			bad[i] = min((i+1)<<20, size) > cut || now[i] != blocks[i]
 		}
-		res, err := Blob(context.Background(), bytes.NewReader(data[:cut]), int64(size), want, blocks, Options{})
+		res, err := Blob(context.Background(), bytes.NewReader(data[:cut]), int64(size), want, blocks, Options{Ahead: rapid.Bool().Draw(t, "ahead")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,28 +169,32 @@ func TestLengthIsProvenToo(t *testing.T) {
 
 func TestProgressAddsUpAndCancellingActsWithinOneRead(t *testing.T) {
 	data := noise(3<<20 + 1)
-	var sum int64
-	res, err := Blob(t.Context(), bytes.NewReader(data), int64(len(data)), model.SumSHA256(data), nil, Options{Progress: func(n int64) { sum += n }})
-	if err != nil || !res.OK || sum != int64(len(data)) {
-		t.Fatalf("progress of %d bytes of %d; %v", sum, len(data), err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	sum = 0
-	res, err = Blob(ctx, bytes.NewReader(data), int64(len(data)), model.SumSHA256(data), nil, Options{Progress: func(n int64) {
-		sum += n
-		cancel()
-	}})
-	if !errors.Is(err, context.Canceled) || sum > readSize || res.OK {
-		t.Fatalf("cancelled after %d bytes: %v, %+v", sum, err, res)
+	for _, ahead := range []bool{false, true} {
+		var sum int64
+		res, err := Blob(t.Context(), bytes.NewReader(data), int64(len(data)), model.SumSHA256(data), nil, Options{Ahead: ahead, Progress: func(n int64) { sum += n }})
+		if err != nil || !res.OK || sum != int64(len(data)) {
+			t.Fatalf("progress of %d bytes of %d; %v", sum, len(data), err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		sum = 0
+		res, err = Blob(ctx, bytes.NewReader(data), int64(len(data)), model.SumSHA256(data), nil, Options{Ahead: ahead, Progress: func(n int64) {
+			sum += n
+			cancel()
+		}})
+		if !errors.Is(err, context.Canceled) || sum > readSize || res.OK {
+			t.Fatalf("cancelled after %d bytes: %v, %+v", sum, err, res)
+		}
 	}
 }
 
 func TestUnreadableBytesAreADiskError(t *testing.T) {
 	data := noise(1 << 20)
 	for _, at := range []int64{0, 300 << 10, 1 << 20} {
-		_, err := Blob(t.Context(), failing{bytes.NewReader(data), at}, 1<<20, model.SumSHA256(data), nil, Options{})
-		if model.ClassOf(err) != model.DiskError || !strings.Contains(err.Error(), "input/output error") {
-			t.Errorf("a disk that fails at %d: %v", at, err)
+		for _, ahead := range []bool{false, true} {
+			_, err := Blob(t.Context(), failing{bytes.NewReader(data), at}, 1<<20, model.SumSHA256(data), nil, Options{Ahead: ahead})
+			if model.ClassOf(err) != model.DiskError || !strings.Contains(err.Error(), "input/output error") {
+				t.Errorf("a disk that fails at %d: %v", at, err)
+			}
 		}
 	}
 }

@@ -41,6 +41,8 @@ type Workers struct {
 	// Run runs what reads and hashes one item, on a thread or at a priority of its choice, and returns what that returns; nil
 	// runs it right away.
 	Run func(context.Context, func(context.Context) error) error
+	// Ahead is as in Options. What reads ahead does not run where Run says.
+	Ahead bool
 }
 
 // Files verifies items as w says. It calls each as items
@@ -66,7 +68,7 @@ func Files(ctx context.Context, items []Item, w Workers, each func(Item, Result,
 		g.Go(func() error {
 			var res Result
 			err := run(ctx, func(ctx context.Context) (err error) {
-				res, err = verifyItem(ctx, item)
+				res, err = verifyItem(ctx, item, w.Ahead)
 				return err
 			})
 			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -83,7 +85,7 @@ func Files(ctx context.Context, items []Item, w Workers, each func(Item, Result,
 }
 
 // verifyItem opens and verifies one item, and makes errors name it.
-func verifyItem(ctx context.Context, item Item) (Result, error) {
+func verifyItem(ctx context.Context, item Item, ahead bool) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
@@ -92,7 +94,7 @@ func verifyItem(ctx context.Context, item Item) (Result, error) {
 		return Result{}, named(item, err)
 	}
 	defer f.Close() // it was only read; nothing is lost if this fails
-	res, err := Blob(ctx, f, item.Size, item.Digest, item.Blocks, Options{Progress: item.Progress})
+	res, err := Blob(ctx, f, item.Size, item.Digest, item.Blocks, Options{Progress: item.Progress, Ahead: ahead})
 	if err != nil && ctx.Err() == nil {
 		err = named(item, err)
 	}
