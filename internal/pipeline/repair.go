@@ -28,7 +28,7 @@ func (l *Line) Renew(ctx context.Context, id model.ID, commit string, p *Progres
 
 func (l *Line) mend(ctx context.Context, id model.ID, commit string, anew bool, p *Progress) (*Report, *Result, error) {
 	begun := time.Now()
-	report, err := l.Verify(ctx, id, commit, p)
+	report, err := l.VerifyEach(ctx, id, commit, Reading{Locate: true}, p)
 	if err != nil || report.OK() && !anew {
 		return report, nil, err
 	}

@@ -93,6 +93,8 @@ type Reading struct {
 	Known func(d model.Digest) bool
 	// Checked is told of each content that was read and is right, one at a time; nil is told nothing.
 	Checked func(d model.Digest)
+	// Locate leaves unhashed what is damaged by its block checksums already.
+	Locate bool
 	// Parallel is how many files are read at once; 0 is as the Line has it.
 	Parallel int
 	// Run runs what reads and hashes a file; nil is as the Line has it.
@@ -223,7 +225,7 @@ func (l *Line) read(ctx context.Context, id model.ID, files []model.File, which 
 		run = l.Run
 	}
 	proven, wrong := map[model.Digest][]uint32{}, map[model.Digest]bool{}
-	err := verify.Files(ctx, items, verify.Workers{Parallel: parallel, Run: run, Ahead: run == nil}, func(it verify.Item, res verify.Result, err error) {
+	err := verify.Files(ctx, items, verify.Workers{Parallel: parallel, Run: run, Ahead: run == nil, Locate: how.Locate}, func(it verify.Item, res verify.Result, err error) {
 		p.FilesDone.Add(1)
 		first := &reports[byDigest[it.Digest][0]]
 		changed := false

@@ -2,12 +2,16 @@ package store
 
 import (
 	"context"
+	"encoding"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/crc32"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
 
 	"ema/internal/model"
 )
@@ -44,6 +48,7 @@ func (w *Writer) Mend(ctx context.Context, id model.ID, f model.File, bad []mode
 		return fail(err)
 	}
 	if err = p.begin(); err == nil {
+		p.openDirect()
 		err = p.copyGood(ctx, blob, crcs, bad)
 	}
 	if err != nil {
@@ -73,32 +78,77 @@ func (p *Partial) copyGood(ctx context.Context, blob File, crcs []uint32, bad []
 			wrong[i] = true
 		}
 	}
-	buf := make([]byte, BlockSize)
+	// What is written goes to the disk while the next block is read and hashed. The hash ends where the first bad block begins:
+	// whoever fetches that goes on from there.
+	type block struct {
+		b   []byte
+		off int64
+	}
+	free, full := make(chan []byte, 2), make(chan block, 2)
+	for range cap(free) {
+		free <- alignedBlock()
+	}
+	var writing errgroup.Group
+	writing.Go(func() (err error) {
+		for f := range full {
+			if err == nil {
+				err = p.store(f.b, f.off, true)
+			}
+			free <- f.b[:BlockSize]
+		}
+		return err
+	})
+	h, hashed := p.file.Digest.NewHash(p.j.size), int64(0)
 	for i, crc := range crcs {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			break
 		}
 		if wrong[i] {
 			continue
 		}
-		b := buf[:blockLen(i, p.j.size)]
+		b := (<-free)[:blockLen(i, p.j.size)]
 		off := int64(i) * BlockSize
 		// A block that cannot be read, or is not what it was, is one more that is missing.
 		if n, err := blob.ReadAt(b, off); n < len(b) && err != nil || crc32.Checksum(b, castagnoli) != crc {
+			free <- b[:BlockSize]
 			continue
-		}
-		if cloned != nil {
-			if err := p.w.write(p.data, b, off); err != nil {
-				return err
-			}
 		}
 		p.j.entries[i] = newEntry(crc, int64(len(b)))
 		p.dirty[i] = struct{}{}
 		p.fresh += int64(len(b))
+		if hashed == off {
+			h.Write(b)
+			hashed += int64(len(b))
+		}
+		if cloned == nil {
+			free <- b[:BlockSize]
+		} else {
+			full <- block{b, off}
+		}
+	}
+	close(full)
+	if err := errors.Join(writing.Wait(), ctx.Err()); err != nil {
+		return err
 	}
 	all := make([]byte, 0, entryLen*len(crcs))
 	for _, e := range p.j.entries {
 		all = binary.LittleEndian.AppendUint64(all, uint64(e))
 	}
-	return p.w.write(p.log, all, entryOffset)
+	if err := p.w.write(p.log, all, entryOffset); err != nil {
+		return err
+	}
+	state, err := hashState(h)
+	if err != nil {
+		return err
+	}
+	return p.Sync(state, hashed)
+}
+
+// hashState is what a hash has to remember to go on later.
+func hashState(h hash.Hash) ([]byte, error) {
+	m, ok := h.(encoding.BinaryMarshaler)
+	if !ok {
+		return nil, nil // it begins anew
+	}
+	return m.MarshalBinary()
 }

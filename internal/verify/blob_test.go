@@ -97,7 +97,7 @@ func TestEveryFlippedBitIsFoundAndLocated(t *testing.T) {
 		).Draw(t, "bit")
 		data[bit/8] ^= 1 << (bit % 8)
 		defer func() { data[bit/8] ^= 1 << (bit % 8) }()
-		res, err := Blob(context.Background(), bytes.NewReader(data), size, want, blocks, Options{Ahead: rapid.Bool().Draw(t, "ahead")})
+		res, err := Blob(context.Background(), bytes.NewReader(data), size, want, blocks, Options{Ahead: rapid.Bool().Draw(t, "ahead"), Locate: rapid.Bool().Draw(t, "locate")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func TestDamageIsNamedBlockForBlock(t *testing.T) {
 		for i := range bad {
 			bad[i] = min((i+1)<<20, size) > cut || now[i] != blocks[i]
 		}
-		res, err := Blob(context.Background(), bytes.NewReader(data[:cut]), int64(size), want, blocks, Options{Ahead: rapid.Bool().Draw(t, "ahead")})
+		res, err := Blob(context.Background(), bytes.NewReader(data[:cut]), int64(size), want, blocks, Options{Ahead: rapid.Bool().Draw(t, "ahead"), Locate: rapid.Bool().Draw(t, "locate")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -41,8 +41,8 @@ type Workers struct {
 	// Run runs what reads and hashes one item, on a thread or at a priority of its choice, and returns what that returns; nil
 	// runs it right away.
 	Run func(context.Context, func(context.Context) error) error
-	// Ahead is as in Options. What reads ahead does not run where Run says.
-	Ahead bool
+	// Ahead and Locate are as in Options. What reads ahead does not run where Run says.
+	Ahead, Locate bool
 }
 
 // Files verifies items as w says. It calls each as items
@@ -68,7 +68,7 @@ func Files(ctx context.Context, items []Item, w Workers, each func(Item, Result,
 		g.Go(func() error {
 			var res Result
 			err := run(ctx, func(ctx context.Context) (err error) {
-				res, err = verifyItem(ctx, item, w.Ahead)
+				res, err = verifyItem(ctx, item, Options{Progress: item.Progress, Ahead: w.Ahead, Locate: w.Locate})
 				return err
 			})
 			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -85,7 +85,7 @@ func Files(ctx context.Context, items []Item, w Workers, each func(Item, Result,
 }
 
 // verifyItem opens and verifies one item, and makes errors name it.
-func verifyItem(ctx context.Context, item Item, ahead bool) (Result, error) {
+func verifyItem(ctx context.Context, item Item, opts Options) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
@@ -94,7 +94,7 @@ func verifyItem(ctx context.Context, item Item, ahead bool) (Result, error) {
 		return Result{}, named(item, err)
 	}
 	defer f.Close() // it was only read; nothing is lost if this fails
-	res, err := Blob(ctx, f, item.Size, item.Digest, item.Blocks, Options{Progress: item.Progress, Ahead: ahead})
+	res, err := Blob(ctx, f, item.Size, item.Digest, item.Blocks, opts)
 	if err != nil && ctx.Err() == nil {
 		err = named(item, err)
 	}
