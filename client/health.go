@@ -33,12 +33,12 @@ type ModelHealth struct {
 	HealthScore     *float64      `json:"health_score"`
 	Integrity       *float64      `json:"integrity_score"`
 	Performance     *float64      `json:"performance_score"`
-	LastCheck       *time.Time    `json:"last_check"`      // of any kind
-	LastFullCheck   *time.Time    `json:"last_full_check"` // that read all bytes
-	Issues          []string      `json:"issues"`          // in words, the worst first; never null
-	Recommendations []string      `json:"recommendations"` // what to do; never null
-	Check           *HealthTask   `json:"check"`           // that waits or runs, or the last one since the daemon began
-	Repair          *HealthTask   `json:"repair"`          // as Check
+	LastCheck       *time.Time    `json:"last_check"`       // of any kind
+	LastFullCheck   *time.Time    `json:"last_full_check"`  // that read all bytes
+	Issues          []string      `json:"issues"`           // in words, the worst first; never null
+	Recommendations []string      `json:"recommendations"`  // what to do; never null
+	Check           *HealthTask   `json:"check,omitempty"`  // that waits or runs, or the last one since the daemon began; absent without any
+	Repair          *HealthTask   `json:"repair,omitempty"` // as Check
 	History         []HealthEntry `json:"history,omitempty"`
 }
 

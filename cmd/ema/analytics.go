@@ -81,10 +81,13 @@ func once[T any](ctx context.Context, a *analyst, question string, answer func(c
 }
 
 // database is the one with the uses, when all that was told is in it.
-func (a *analyst) database(ctx context.Context) (*ledger.Ledger, error) {
-	db, err := a.d.history.Database()
+func (a *analyst) database(ctx context.Context) (*ledger.Ledger, error) { return a.d.past(ctx) }
+
+// past is the database of the history, with all in it that was told. It fails with class Busy while that is away.
+func (d *daemon) past(ctx context.Context) (*ledger.Ledger, error) {
+	db, err := d.history.Database()
 	if err == nil {
-		err = a.d.history.Flush(ctx)
+		err = d.history.Flush(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
 		return nil, &model.Error{

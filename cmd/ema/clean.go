@@ -368,6 +368,8 @@ func (d *daemon) makeRoom(ctx context.Context) error {
 				return err
 			}
 		}
+		d.gauge.cleaned.wanted.Add(int64(free))
+		d.gauge.cleaned.freed.Add(int64(min(freed, free)))
 		if freed < free {
 			d.log.Warn("tier fuller than it is to be", "tier", string(t.Tier), "wanted", free.String(), "freed", freed.String(), "hint", `"ema tier" and "ema ls" show what takes the space`)
 		}

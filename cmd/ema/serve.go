@@ -84,6 +84,7 @@ type daemon struct {
 	standIns *standIns
 	updates  *updates
 	clinic   *clinic
+	gauge    *gauge
 	webhooks *webhook.Sender
 	habits   *habits
 	moves    *moves
@@ -201,7 +202,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	if d.network, err = d.openNetwork(ctx, e, insecure); err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	d.metrics = d.measure(ctx)
+	d.metrics, d.gauge = d.measure(ctx), newGauge(d)
 	noted.took = d.metrics.ObserveDatabase
 	shown, err := d.openMetrics(ctx, e)
 	if err != nil {
@@ -257,6 +258,7 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 		g.Go(func() error { return d.showMetrics(ctx, shown) })
 	}
 	g.Go(func() error { return d.models.Run(ctx) })
+	g.Go(func() error { return d.gauge.run(ctx) })
 	g.Go(func() error { return d.api.Run(ctx, socket) })
 	g.Go(func() error { return d.network.run(ctx, d.api) })
 	g.Go(func() error { return d.catchUp(ctx) })

@@ -23,6 +23,9 @@ const (
 	statusFields   = "model_id:s is_available:b is_loaded:b size_mb:n availability_status:s download_progress:n? missing_files:a integrity_score:n? last_health_check:s? performance_score:n? corruption_detected:b usage_frequency:n? last_used:s? average_generation_time:n? can_pause_download:b can_resume_download:b estimated_download_time:n? current_version:s? latest_version:s? update_available:b?"
 	problemFields  = "error{ code:s message:s details:o timestamp:s request_id:s }"
 	healthFields   = "status:s message:s checked_at:s issues:a"
+	wellFields     = "model_id:s overall_health:s health_score:n? integrity_score:n? performance_score:n? last_check:s? issues:a recommendations:a"
+	usageFields    = "models{ *{ model_id:s total_uses:n uses_per_day:n average_generation_time:n? success_rate:n? last_30_days_usage[ date:s uses:n avg_time:n? ] peak_usage_hours:a } } summary{ total_generations:n total_models_used:n average_success_rate:n? most_used_model:s? least_used_model:s? }"
+	figureFields   = "downloads{ active_count:n? average_speed_mbps:n? success_rate:n? queue_length:n? } storage{ total_usage_gb:n? cache_hit_rate:n? io_throughput_mbps:n? } api{ requests_per_second:n? average_response_time_ms:n? error_rate:n? } system{ cpu_usage_percent:n? memory_usage_percent:n? network_usage_mbps:n? }"
 )
 
 func TestTheContractHolds(t *testing.T) {
@@ -80,6 +83,46 @@ func TestTheContractHolds(t *testing.T) {
 		{"DELETE /models/{model_id}", "/models/acme/here", "", 200, "success:b message:s model_id:s space_freed_gb:n freed_bytes:n"},
 		{"DELETE /models/{model_id}", "/models/acme%2Fhere", "", 200, "success:b"},
 		{"DELETE /models/{model_id}", "/models/acme/unknown", "", 404, problemFields},
+		{"GET /models/health", "", "", 200, "models{ *{ " + wellFields + " } } system_health{ overall_score:n? healthy_models:n degraded_models:n corrupted_models:n last_system_check:s? }"},
+		{"GET /models/health/{model_id}", "/models/health/acme/here", "", 200, wellFields},
+		{"GET /models/health/{model_id}", "/models/health/acme%2Fhere", "", 200, wellFields},
+		{"GET /models/health/{model_id}", "/models/health/acme/unknown", "", 404, problemFields},
+		{"POST /models/health/{model_id}/check", "/models/health/acme/here/check", `{"check_type":"full","force_check":true}`, 200, "success:b check_id:s estimated_completion:s?"},
+		{"POST /models/health/{model_id}/check", "/models/health/acme/here/check", "", 200, "success:b check_id:s"},
+		{"POST /models/health/{model_id}/check", "/models/health/acme/none/check", `{"check_type":"integrity"}`, 404, problemFields},
+		{"POST /models/health/{model_id}/check", "/models/health/acme/here/check", `{"check_type":"some"}`, 422, problemFields},
+		{"POST /models/health/{model_id}/repair", "/models/health/acme/here/repair", `{"repair_type":"auto"}`, 200, "success:b repair_id:s actions_taken:a estimated_completion:s?"},
+		{"POST /models/health/{model_id}/repair", "/models/health/acme/here/repair", `{"repair_type":"redownload"}`, 200, "success:b repair_id:s"},
+		{"POST /models/health/{model_id}/repair", "/models/health/acme/none/repair", `{"repair_type":"integrity_fix"}`, 404, problemFields},
+		{"GET /models/analytics", "/models/analytics?period=week&timezone=Europe/Berlin", "", 200, usageFields},
+		{"GET /models/analytics", "/models/analytics?start_date=2026-03-01&end_date=2026-03-29", "", 200, usageFields},
+		{"GET /models/analytics", "/models/analytics?period=eon", "", 422, problemFields},
+		{"GET /models/analytics", "/models/analytics?timezone=Nowhere", "", 422, problemFields},
+		{"GET /models/analytics/{model_id}", "/models/analytics/acme/here?period=year", "", 200, usageFields},
+		{"GET /models/analytics/cleanup", "/models/analytics/cleanup?storage_threshold_gb=10&min_unused_days=30", "", 200, "recommendations[ model_id:s reason:s last_used:s? size_mb:n usage_count:n confidence:n action:s ] potential_savings_gb:n current_usage_gb:n target_usage_gb:n"},
+		{"GET /models/analytics/performance", "", "", 200, "performance_trends{ *{ current_score:n? trend:s last_7_days_avg:n? last_30_days_avg:n? performance_issues:a recommendations:a } } system_performance{ overall_score:n? download_success_rate:n? average_download_speed_mbps:n? health_check_success_rate:n? }"},
+		{"GET /models/analytics/preload", "/models/analytics/preload?timezone=UTC", "", 200, "suggestions[ model_id:s hour:n expected_uses:n confidence:n size_mb:n storage_tier:s action:s reason:s ] timezone:s"},
+		{"GET /models/analytics/export", "/models/analytics/export?period=day", "", 200, ""},
+		{"GET /models/updates", "", "", 200, "updates[ model_id:s revision:s current_version:s latest_version:s? update_available:b? download_mb:n? checked_at:s? previous_versions:a ] policy:s"},
+		{"POST /models/updates/check", "", `{"model_id":"acme/here"}`, 200, "updates:a policy:s"},
+		{"POST /models/updates/check", "", `{}`, 200, "updates:a policy:s"},
+		{"POST /models/updates/apply", "", `{"model_id":"acme/here"}`, 200, "success:b message:s model_id:s download_id:s"},
+		{"POST /models/updates/apply", "", `{"model_id":"acme/none"}`, 404, problemFields},
+		{"POST /models/updates/rollback", "", `{"model_id":"acme/here"}`, 200, "success:b message:s model_id:s revision:s from:s to:s"},
+		{"POST /models/updates/rollback", "", `{"model_id":"acme/none"}`, 404, problemFields},
+		{"POST /models/fallback/suggest", "", `{"model_id":"acme/away","max_suggestions":3}`, 200, "original_model:s original_status:s expected_wait_seconds:n? suggestions[ model_id:s score:n available:b availability_status:s size_mb:n reasons:a architectures:a ]"},
+		{"POST /models/fallback/suggest", "", `{}`, 422, problemFields},
+		{"POST /models/fallback/queue", "", `{"model_id":"acme/away","start_download":true}`, 200, "success:b message:s model_id:s queue_id:s waiting:b estimated_availability:s?"},
+		{"POST /models/fallback/queue", "", `{"model_id":"acme/away","webhook_url":"file:///etc/passwd"}`, 422, problemFields},
+		{"GET /models/fallback/queue", "", "", 200, "waiting:a"},
+		{"DELETE /models/fallback/queue/{queue_id}", "/models/fallback/queue/W1", "", 200, "success:b queue_id:s"},
+		{"DELETE /models/fallback/queue/{queue_id}", "/models/fallback/queue/none", "", 404, problemFields},
+		{"GET /admin/performance/current", "", "", 200, figureFields + " unknown:o"},
+		{"GET /admin/performance/dashboard", "", "", 200, figureFields},
+		{"GET /admin/performance/history", "/admin/performance/history?metric=system.cpu_usage_percent&step=60", "", 200, "metric:s from:s to:s step_seconds:n points:a"},
+		{"GET /admin/performance/history", "/admin/performance/history?metric=luck", "", 404, problemFields},
+		{"GET /admin/performance/history", "/admin/performance/history?metric=luck&from=yesterday", "", 422, problemFields},
+		{"GET /admin/performance/history", "", "", 422, problemFields},
 		{"GET /config/current", "", "", 200, "config:o origins:o"},
 		{"PUT /config/update", "", `{"log":{"level":"debug"}}`, 200, "success:b updated_settings:a restart_required:b restart_keys:a"},
 		{"PUT /config/update", "", `{"wrong":1}`, 422, problemFields},

@@ -151,6 +151,18 @@ func examplePerformance() client.PerformanceTrends {
 	}
 }
 
+func examplePerformanceNow() client.Performance {
+	return client.Performance{
+		At: exampleTime(), Seconds: 60, PerformanceFigures: client.PerformanceFigures{
+			Downloads: client.DownloadFigures{Active: new(1.0), Queued: new(2.0), Speed: new(812.5), Success: new(0.98), Retries: new(0.0), QueueTime: new(0.2)},
+			Storage:   client.StorageFigures{Usage: new(412.7), Throughput: new(830.1), Latency: new(0.9), Busy: new(0.7)},
+			API:       client.APIFigures{Rate: new(12.4), Response: new(0.3), Errors: new(0.0)},
+			System:    client.SystemFigures{CPU: new(63.0), Memory: new(41.5), MemoryGB: new(26.6), Network: new(815.0), CPUWait: new(0.02), IOWait: new(0.1), MemoryWait: new(0.0)},
+		},
+		Unknown: map[string]string{"storage.cache_hit_rate": "the cache of models in memory is switched off"},
+	}
+}
+
 func examplePreload() client.PreloadAdvice {
 	return client.PreloadAdvice{
 		Suggestions: []client.PreloadSuggestion{{

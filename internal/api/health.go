@@ -82,33 +82,45 @@ func (s *Server) modelHealth(ctx context.Context, r *ModelPath) (*client.ModelHe
 	return &h, nil
 }
 
+type checkBody struct {
+	Kind  string `json:"check_type,omitempty" enum:"full,integrity,performance" doc:"What to check; full when it is not said."`
+	Force bool   `json:"force_check,omitempty" doc:"Also when it was checked within the last hour."`
+}
+
 type checkRequest struct {
 	ModelPath
-	Body struct {
-		Kind  string `json:"check_type,omitempty" enum:"full,integrity,performance" doc:"What to check; full when it is not said."`
-		Force bool   `json:"force_check,omitempty" doc:"Also when it was checked within the last hour."`
-	} `required:"false"`
+	Body *checkBody // nil when there is none
 }
 
 func (s *Server) check(ctx context.Context, r *checkRequest) (*client.CheckBegun, error) {
 	aim(ctx, r.id.Public())
-	t, err := s.Wellbeing.Check(ctx, r.id, cmp.Or(r.Body.Kind, "full"), r.Body.Force)
+	var said checkBody
+	if r.Body != nil {
+		said = *r.Body
+	}
+	t, err := s.Wellbeing.Check(ctx, r.id, cmp.Or(said.Kind, "full"), said.Force)
 	if err != nil {
 		return nil, err
 	}
 	return &client.CheckBegun{Success: true, Message: r.id.Public() + ": its check is " + t.State, Model: r.id.Public(), ID: t.ID, Estimate: t.Estimate}, nil
 }
 
+type mendBody struct {
+	Kind string `json:"repair_type,omitempty" enum:"auto,integrity_fix,redownload" doc:"How to repair; auto when it is not said."`
+}
+
 type mendRequest struct {
 	ModelPath
-	Body struct {
-		Kind string `json:"repair_type,omitempty" enum:"auto,integrity_fix,redownload" doc:"How to repair; auto when it is not said."`
-	} `required:"false"`
+	Body *mendBody // nil when there is none
 }
 
 func (s *Server) mend(ctx context.Context, r *mendRequest) (*client.RepairBegun, error) {
 	aim(ctx, r.id.Public())
-	t, err := s.Wellbeing.Repair(ctx, r.id, cmp.Or(r.Body.Kind, "auto"))
+	var said mendBody
+	if r.Body != nil {
+		said = *r.Body
+	}
+	t, err := s.Wellbeing.Repair(ctx, r.id, cmp.Or(said.Kind, "auto"))
 	if err != nil {
 		return nil, err
 	}

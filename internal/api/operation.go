@@ -54,6 +54,9 @@ const (
 	opHealthOf             = "get-health-" // and the name of the part
 	opVersion              = "get-version"
 	opResources            = "get-resources"
+	opPerformance          = "get-performance"
+	opDashboard            = "get-dashboard"
+	opPerformancePast      = "get-performance-history"
 	opAudit                = "list-audit"
 	opReload               = "reload-config"
 	opRun                  = "run-command"
@@ -113,13 +116,17 @@ func roles() map[string]trust.Role {
 		opPin:     trust.PowerUser,
 		opCleanup: trust.PowerUser,
 
-		opConfig:      trust.Admin,
-		opUpdate:      trust.Admin,
-		opSchema:      trust.Admin,
-		opValidate:    trust.Admin,
-		opHealth:      trust.Admin,
-		opVersion:     trust.Admin,
-		opResources:   trust.Admin,
+		opConfig:          trust.Admin,
+		opUpdate:          trust.Admin,
+		opSchema:          trust.Admin,
+		opValidate:        trust.Admin,
+		opHealth:          trust.Admin,
+		opVersion:         trust.Admin,
+		opResources:       trust.Admin,
+		opPerformance:     trust.Admin,
+		opDashboard:       trust.Admin,
+		opPerformancePast: trust.Admin,
+
 		opAudit:       trust.Admin,
 		opReload:      trust.Admin,
 		opRun:         trust.Admin,

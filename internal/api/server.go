@@ -97,6 +97,8 @@ type Server struct {
 	Updater updater
 	// Analyst draws conclusions from how models were used.
 	Analyst analyst
+	// Observer knows how well everything runs.
+	Observer observer
 	// Wellbeing knows how well models are.
 	Wellbeing wellbeing
 	// Use counts a use of a model. It may be asked hundreds of times a second.
@@ -212,6 +214,7 @@ func (s *Server) router() *router {
 	s.offerStorage(rt)
 	s.offerWellbeing(rt)
 	s.offerAnalytics(rt)
+	s.offerPerformance(rt)
 	s.offerUpdates(rt)
 	s.offerFallback(rt)
 	s.offerStreams(rt)

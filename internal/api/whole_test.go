@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -149,8 +150,9 @@ func whole(t testing.TB) (*Server, *slate, *diary) {
 			}
 			return 3 << 29, nil
 		},
-		Tiers: &rack{},
-		Clean: sweep,
+		Tiers:     &rack{},
+		Clean:     sweep,
+		Wellbeing: nurse{}, Analyst: sage{}, Updater: herald{}, StandIns: substitutes{}, Observer: dial{},
 		Use: func(_ context.Context, u model.Use) error {
 			if u.Model == hub("acme/none") {
 				return &model.Error{Op: "count a use", Class: model.NotFound, Model: u.Model, Err: errors.New("it is not here")}
@@ -179,6 +181,18 @@ func whole(t testing.TB) (*Server, *slate, *diary) {
 	}
 	s.Models = stock{s}
 	return s, list, book
+}
+
+// What whole leaves out, neither the document nor the types nor the tests of all operations know of.
+func TestTheWholeServerOffersEverything(t *testing.T) {
+	s, _, _ := whole(t)
+	fields := reflect.ValueOf(s).Elem()
+	for i := range fields.NumField() {
+		name, kind := fields.Type().Field(i).Name, fields.Field(i).Kind()
+		if (kind == reflect.Interface || kind == reflect.Map) && fields.Field(i).IsNil() {
+			t.Errorf("whole does not set %s", name)
+		}
+	}
 }
 
 // ask sends one request as somebody of that role, and returns the answer.

@@ -110,8 +110,8 @@ func list[T any](ctx context.Context, l *Ledger, scan func(*sql.Rows) (T, error)
 // How many times as long as each record the sums of days are kept, and for how long samples are.
 const (
 	daysLonger   = 10
-	samplesKept  = 24 * time.Hour
-	minutesKept  = 14 * 24 * time.Hour
+	SamplesKept  = 24 * time.Hour      // single ones
+	MinutesKept  = 14 * 24 * time.Hour // their sums of minutes; those of hours as long as history is
 	batchesKept  = 24 * time.Hour
 	prunedAtOnce = 5_000 // rows: others write in between
 )
@@ -130,8 +130,8 @@ func (l *Ledger) PruneHistory(ctx context.Context, now time.Time, keep time.Dura
 		{"usage_days", "day < $1", []any{day}},
 		{"model_health", "last_check < $1", []any{old}},
 		{"events", "at < $1", []any{old}},
-		{"samples", "step = 0 AND at < $1", []any{nanoseconds(now.Add(-samplesKept))}},
-		{"samples", "step = 60 AND at < $1", []any{nanoseconds(now.Add(-minutesKept))}},
+		{"samples", "step = 0 AND at < $1", []any{nanoseconds(now.Add(-SamplesKept))}},
+		{"samples", "step = 60 AND at < $1", []any{nanoseconds(now.Add(-MinutesKept))}},
 		{"samples", "step = 3600 AND at < $1", []any{old}},
 		{"batches", "at < $1", []any{nanoseconds(now.Add(-batchesKept))}},
 	} {

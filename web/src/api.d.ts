@@ -128,6 +128,72 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/performance/current": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See how everything runs now
+         * @description Measured when it is asked for: rates and means are over the last minute, or since the daemon was started. What cannot be known is null, and `unknown` says why.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["get-performance"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/performance/dashboard": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See the figures of a dashboard
+         * @description Those of `/admin/performance/current`.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["get-dashboard"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/performance/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See one figure over time
+         * @description Samples of every ten seconds are kept for a day, sums of minutes for two weeks, and sums of hours for as long as history is kept.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["get-performance-history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/profile/cpu": {
         parameters: {
             query?: never;
@@ -320,6 +386,138 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/models/analytics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See how models were used
+         * @description The most used ones first, 100 of them unless `limit` says otherwise; the summary is about all. Uses are those that programs told and that were noticed; nothing leaves the machine.
+         *
+         *     Needs the role `user`.
+         */
+        get: operations["list-analytics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/analytics/cleanup": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See which models could go
+         * @description By the rules of `POST /models/cleanup`, which removes them after asking their source whether it still has them.
+         *
+         *     Needs the role `user`.
+         */
+        get: operations["advise-cleanup"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/analytics/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Take home how models were used, as CSV
+         * @description A line for each model and day of the period.
+         *
+         *     Needs the role `user`.
+         */
+        get: operations["export-analytics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/analytics/performance": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See whether models became slower
+         * @description A model's score compares how long its uses took in the last 7 days with the 30 days before: before / lately, at most 1; null with fewer than five uses of known duration in either.
+         *
+         *     Needs the role `user`.
+         */
+        get: operations["list-performance"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/analytics/preload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See which models will be wanted soon
+         * @description Models that are used at this hour of the day, and are neither in memory nor on the fastest tier. The confidence is that of at least one use within three hours, if it goes on as in the last 30 days.
+         *
+         *     Needs the role `user`.
+         */
+        get: operations["advise-preload"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/analytics/{model_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See how one model was used
+         * @description A model that nobody has used within the period has zeros.
+         *
+         *     Needs the role `user`.
+         */
+        get: operations["get-analytics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/models/cleanup": {
         parameters: {
             query?: never;
@@ -430,6 +628,162 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/models/fallback/queue": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See who waits for models
+         * @description Needs the role `user`.
+         */
+        get: operations["list-waiting"];
+        put?: never;
+        /**
+         * Be told when a model is available
+         * @description Once: by a message of the type `model_available` over WebSocket, and as JSON to `webhook_url`. Who waits is remembered over a restart. A model that is available already is told at once.
+         *
+         *     Needs the role `power_user`.
+         */
+        post: operations["await-model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/fallback/queue/{queue_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Wait no more
+         * @description Needs the role `power_user`.
+         */
+        delete: operations["stop-waiting"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/fallback/suggest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * See which models could stand in for another
+         * @description Of those that are here, by descent, architecture, parameters, precision, name, library and licence, as far as these are known on this machine; nobody else is asked. A model for another task is never suggested.
+         *
+         *     Needs the role `user`.
+         */
+        post: operations["suggest-fallbacks"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See how well all models are
+         * @description From how their files are now, and from what reading them has told. Scores are from 0 to 1.
+         *
+         *     Needs the role `user`.
+         */
+        get: operations["list-model-health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/health/{model_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See how well one model is
+         * @description With its check and its repair that wait or run, or the last ones, and the checks of the past that are remembered.
+         *
+         *     Needs the role `user`.
+         */
+        get: operations["get-model-health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/health/{model_id}/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Check a model
+         * @description `full` and `integrity` read all bytes and compare them with their hashes; `performance` judges what its users have told, and reads nothing. The answer does not wait for the end: `GET` of the model's health tells it. A full check that ended within the last hour is answered with that one, unless `force_check` is set.
+         *
+         *     Needs the role `power_user`.
+         */
+        post: operations["check-model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/health/{model_id}/repair": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Repair a model
+         * @description `auto` and `integrity_fix` verify the model and fetch again what is missing or damaged, and nothing else; `redownload` fetches all files again. The old files stay until the new ones are proven. The answer does not wait for the end.
+         *
+         *     Needs the role `power_user`.
+         */
+        post: operations["repair-model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/models/status/detailed": {
         parameters: {
             query?: never;
@@ -532,6 +886,94 @@ export interface paths {
          *     Needs the role `power_user`.
          */
         post: operations["pin-model"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/updates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See which models have something newer
+         * @description As their sources said when they were asked last, every `updates.check_interval_hours`. Models that were asked for by a commit are not followed.
+         *
+         *     Needs the role `user`.
+         */
+        get: operations["list-updates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/updates/apply": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Fetch what is newer
+         * @description Beside what is here, which stays until all of the new revision is proven; then the branch leads to it, in one step. What was there before stays for `updates.keep_previous_hours`.
+         *
+         *     Needs the role `power_user`.
+         */
+        post: operations["apply-update"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/updates/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask the sources of models now
+         * @description Of one model the answer has what its source says; of all, the sources are asked one after the other, and `GET` tells.
+         *
+         *     Needs the role `power_user`.
+         */
+        post: operations["check-updates"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/updates/rollback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take an update back
+         * @description The branch leads to an earlier commit that is here as a whole, in one step. What was rolled back is not fetched again by itself.
+         *
+         *     Needs the role `power_user`.
+         */
+        post: operations["roll-back"];
         delete?: never;
         options?: never;
         head?: never;
@@ -692,6 +1134,26 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description APIFigures are about requests. */
+        APIFigures: {
+            /**
+             * Format: double
+             * @description Streams left out; null when nobody asked.
+             */
+            average_response_time_ms: number | null;
+            /**
+             * Format: double
+             * @description Of the answers, those with a status of 500 or more; null when nobody asked.
+             */
+            error_rate: number | null;
+            /** Format: double */
+            requests_per_second: number | null;
+            /**
+             * Format: double
+             * @description Of the WebSocket clients since the start, those that were not cut off for being slow; null before the first.
+             */
+            websocket_connection_stability: number | null;
+        };
         /** @description Active are the downloads that are not over, in the order in which they run. */
         Active: {
             active_downloads: components["schemas"]["Download"][];
@@ -735,6 +1197,36 @@ export interface components {
              */
             uptime_seconds: number;
         };
+        /** @description Analytics is how models were used over some days. */
+        Analytics: {
+            /** @description The most used ones, as many as were asked for; never null. */
+            models: {
+                [key: string]: components["schemas"]["ModelAnalytics"];
+            };
+            summary: components["schemas"]["AnalyticsSummary"];
+        };
+        /** @description AnalyticsSummary is about all models that were used within the period. */
+        AnalyticsSummary: {
+            /**
+             * Format: double
+             * @description Of 1, over all uses; null without any.
+             */
+            average_success_rate: number | null;
+            /** @description The first day, as in 2026-03-29. */
+            from: string;
+            /** @description Of those that were used. */
+            least_used_model: string | null;
+            /** @description Null without any. */
+            most_used_model: string | null;
+            /** @description Whose days and hours are meant. */
+            timezone: string;
+            /** @description The last day. */
+            to: string;
+            /** Format: int64 */
+            total_generations: number;
+            /** Format: int64 */
+            total_models_used: number;
+        };
         /** @description Audit is a page of who has changed what, newest first. */
         Audit: {
             /** @description Never null. */
@@ -763,6 +1255,48 @@ export interface components {
             /** @description The name of the key; empty where none was shown. */
             who: string;
         };
+        AwaitBody: {
+            /**
+             * @description The model: org/name, or the URL of a file or of a folder.
+             * @example acme/tiny-llm
+             */
+            model_id: string;
+            /** @description Have it downloaded, too. */
+            start_download?: boolean;
+            /** @description Where to post that it is available. */
+            webhook_url?: string;
+        };
+        /** @description Awaited answers an AwaitRequest. */
+        Awaited: {
+            /**
+             * Format: date-time
+             * @description Null while nobody can tell.
+             */
+            estimated_availability: string | null;
+            message: string;
+            model_id: string;
+            queue_id: string;
+            success: boolean;
+            /** @description False when it is available already: then all were told. */
+            waiting: boolean;
+        };
+        CheckBegun: {
+            check_id: string;
+            /** Format: date-time */
+            estimated_completion: string | null;
+            message: string;
+            model_id: string;
+            success: boolean;
+        };
+        CheckBody: {
+            /**
+             * @description What to check; full when it is not said.
+             * @enum {string}
+             */
+            check_type?: "full" | "integrity" | "performance";
+            /** @description Also when it was checked within the last hour. */
+            force_check?: boolean;
+        };
         /** @description CleanedUp is what a cleanup removed, or would remove. */
         CleanedUp: {
             cleanup_id: string;
@@ -781,6 +1315,17 @@ export interface components {
             /** @description Nothing went wrong. */
             success: boolean;
             summary: components["schemas"]["CleanupSummary"];
+        };
+        /** @description CleanupAdvice is which models could go to make room. */
+        CleanupAdvice: {
+            /** Format: double */
+            current_usage_gb: number;
+            /** Format: double */
+            potential_savings_gb: number;
+            /** @description The first one first; never null. */
+            recommendations: components["schemas"]["CleanupRecommendation"][];
+            /** Format: double */
+            target_usage_gb: number;
         };
         CleanupBody: {
             /**
@@ -818,6 +1363,30 @@ export interface components {
             size_bytes: number;
             /** Format: double */
             size_gb: number;
+        };
+        /** @description A CleanupRecommendation is one thing that could go. */
+        CleanupRecommendation: {
+            /** @description One of the Cleanup constants. */
+            action: string;
+            /**
+             * Format: double
+             * @description That nobody misses it, of 1.
+             */
+            confidence: number;
+            /**
+             * Format: date-time
+             * @description Null when that is not known.
+             */
+            last_used: string | null;
+            model_id: string;
+            reason: string;
+            /**
+             * Format: double
+             * @description That it frees.
+             */
+            size_mb: number;
+            /** Format: int64 */
+            usage_count: number;
         };
         /** @description A CleanupResult is one thing that a cleanup has decided. */
         CleanupResult: {
@@ -988,8 +1557,78 @@ export interface components {
             /** Format: double */
             total_mb: number;
         };
+        /** @description DownloadFigures are about downloads. */
+        DownloadFigures: {
+            /**
+             * Format: double
+             * @description That are being worked on.
+             */
+            active_count: number | null;
+            /**
+             * Format: double
+             * @description MiB/s of all together, while there was anything to receive; null when there was not.
+             */
+            average_speed_mbps: number | null;
+            /**
+             * Format: double
+             * @description That wait.
+             */
+            queue_length: number | null;
+            /**
+             * Format: double
+             * @description That those that started had waited; null when none did.
+             */
+            queue_processing_time_seconds: number | null;
+            /**
+             * Format: double
+             * @description Attempts per minute that failed and are repeated.
+             */
+            retry_frequency: number | null;
+            /**
+             * Format: double
+             * @description Of those that ended since the daemon was started; null before the first.
+             */
+            success_rate: number | null;
+        };
         Envelope: {
             error: components["schemas"]["Problem"];
+        };
+        /** @description A Fallback is a model that could stand in. What nobody knows is null. */
+        Fallback: {
+            /** @description Never null. */
+            architectures: string[];
+            availability_status: string;
+            available: boolean;
+            /** Format: double */
+            bits_per_parameter: number | null;
+            /** Format: double */
+            expected_wait_seconds: number | null;
+            model_id: string;
+            /** Format: double */
+            parameters: number | null;
+            /** @description In words, what speaks most for it first; never null. */
+            reasons: string[];
+            /**
+             * Format: double
+             * @description Of 1.
+             */
+            score: number;
+            /** Format: double */
+            size_mb: number;
+            task?: string;
+        };
+        /** @description Fallbacks answers a FallbackRequest. */
+        Fallbacks: {
+            /**
+             * Format: double
+             * @description Until it is here; 0 when it is, null when nobody can tell.
+             */
+            expected_wait_seconds: number | null;
+            original_model: string;
+            /** @description In the words of availability_status. */
+            original_status: string;
+            /** @description The best first; never null. */
+            suggestions: components["schemas"]["Fallback"][];
         };
         /** @description A FieldError is one field of a request that can't be. */
         FieldError: {
@@ -1013,6 +1652,45 @@ export interface components {
             size_bytes: number;
             /** Format: double */
             size_mb: number;
+        };
+        /** @description A HealthEntry is one check of the past. */
+        HealthEntry: {
+            /** Format: date-time */
+            at: string;
+            /** Format: int64 */
+            files: number;
+            /** Format: double */
+            integrity_score: number | null;
+            /** @description Never null. */
+            issues: string[];
+            overall_health: string;
+            /** Format: double */
+            read_mb: number;
+            /** Format: double */
+            seconds: number;
+            type: string;
+        };
+        /** @description A HealthTask is a check or a repair of a model. */
+        HealthTask: {
+            /** @description Of a repair that is over; never null. */
+            actions_taken: string[];
+            /** Format: date-time */
+            begun: string | null;
+            /** Format: date-time */
+            ended: string | null;
+            error_message?: string;
+            /**
+             * Format: date-time
+             * @description Null while nobody can tell.
+             */
+            estimated_completion: string | null;
+            id: string;
+            /** Format: double */
+            progress_percent: number;
+            /** @description One of the Task constants. */
+            state: string;
+            /** @description Full, integrity, performance, scrub; auto, redownload, integrity_fix. */
+            type: string;
         };
         History: {
             downloads: components["schemas"]["Download"][];
@@ -1119,6 +1797,39 @@ export interface components {
             new_status: string;
             success: boolean;
         };
+        MendBody: {
+            /**
+             * @description How to repair; auto when it is not said.
+             * @enum {string}
+             */
+            repair_type?: "auto" | "integrity_fix" | "redownload";
+        };
+        /** @description ModelAnalytics is how one model was used. What nobody knows is null. */
+        ModelAnalytics: {
+            /**
+             * Format: double
+             * @description Seconds, of those uses whose duration was told.
+             */
+            average_generation_time: number | null;
+            /** Format: int64 */
+            failed_uses: number;
+            /** @description Uses by the hour of the day, 24 of them. */
+            hourly_usage: number[];
+            /** @description The 30 days that end with the last one, the oldest first. */
+            last_30_days_usage: components["schemas"]["UsageDay"][];
+            model_id: string;
+            /** @description Hours of the day, the busiest first; never null. */
+            peak_usage_hours: number[];
+            /**
+             * Format: double
+             * @description Of 1.
+             */
+            success_rate: number | null;
+            /** Format: int64 */
+            total_uses: number;
+            /** Format: double */
+            uses_per_day: number;
+        };
         /** @description ModelCacheResources are what is kept of models in memory, as it is found there. */
         ModelCacheResources: {
             /**
@@ -1156,6 +1867,37 @@ export interface components {
              * @description That hit_rate is about.
              */
             uses: number;
+        };
+        /** @description ModelHealth is how well one model is. Scores are from 0 to 1; what nobody knows is null. */
+        ModelHealth: {
+            /** @description That waits or runs, or the last one since the daemon began; absent without any. */
+            check?: components["schemas"]["HealthTask"];
+            /** Format: double */
+            health_score: number | null;
+            history?: components["schemas"]["HealthEntry"][];
+            /** Format: double */
+            integrity_score: number | null;
+            /** @description In words, the worst first; never null. */
+            issues: string[];
+            /**
+             * Format: date-time
+             * @description Of any kind.
+             */
+            last_check: string | null;
+            /**
+             * Format: date-time
+             * @description That read all bytes.
+             */
+            last_full_check: string | null;
+            model_id: string;
+            /** @description One of the Condition constants. */
+            overall_health: string;
+            /** Format: double */
+            performance_score: number | null;
+            /** @description What to do; never null. */
+            recommendations: string[];
+            /** @description As Check. */
+            repair?: components["schemas"]["HealthTask"];
         };
         /** @description A ModelMove is a model on its way from one tier to another. It can be used all the while. */
         ModelMove: {
@@ -1310,6 +2052,36 @@ export interface components {
              */
             usage_frequency: number | null;
         };
+        /** @description A ModelUpdate is what the source of one model has. What nobody knows is null. */
+        ModelUpdate: {
+            /** Format: date-time */
+            checked_at: string | null;
+            current_version: string;
+            /**
+             * Format: double
+             * @description To be fetched, at most; contents that are here are not counted.
+             */
+            download_mb: number | null;
+            /** @description Why the source could not be asked last. */
+            error_message?: string;
+            latest_version: string | null;
+            model_id: string;
+            /** @description That can be rolled back to, the newest first; never null. */
+            previous_versions: components["schemas"]["PreviousVersion"][];
+            /** @description The branch that is followed. */
+            revision: string;
+            /** @description A commit that is not fetched again by itself. */
+            rolled_back_from?: string;
+            update_available: boolean | null;
+        };
+        /** @description ModelsHealth is how well models are. */
+        ModelsHealth: {
+            /** @description By their ids; never null. */
+            models: {
+                [key: string]: components["schemas"]["ModelHealth"];
+            };
+            system_health: components["schemas"]["SystemHealth"];
+        };
         MoveBody: {
             /** @description Instead of tier: give up the move that is under way. What was moved stays moved. */
             cancel?: boolean;
@@ -1358,6 +2130,85 @@ export interface components {
             /** @enum {string} */
             status: "healthy" | "degraded" | "unhealthy" | "unknown";
         };
+        /** @description Performance is how downloads, storage, API and machine do. A figure that cannot be known is null, and unknown says why. */
+        Performance: {
+            api: components["schemas"]["APIFigures"];
+            downloads: components["schemas"]["DownloadFigures"];
+            /**
+             * Format: double
+             * @description That rates and means are over.
+             */
+            seconds: number;
+            storage: components["schemas"]["StorageFigures"];
+            system: components["schemas"]["SystemFigures"];
+            /** Format: date-time */
+            timestamp: string;
+            /** @description Why a figure is null, by its name, such as "system.gpu_memory_mb". */
+            unknown: {
+                [key: string]: string;
+            };
+        };
+        /** @description PerformanceHistory is one figure over time. */
+        PerformanceHistory: {
+            /** Format: date-time */
+            from: string;
+            metric: string;
+            /** @description The oldest first, without the spans of which nothing is known; never null. */
+            points: components["schemas"]["PerformancePoint"][];
+            /**
+             * Format: double
+             * @description That each point sums up.
+             */
+            step_seconds: number;
+            /** Format: date-time */
+            to: string;
+        };
+        /** @description A PerformancePoint is a span of time. */
+        PerformancePoint: {
+            /** Format: double */
+            max: number;
+            /** Format: double */
+            mean: number;
+            /** Format: double */
+            min: number;
+            /** Format: int64 */
+            samples: number;
+            /**
+             * Format: date-time
+             * @description When it begins.
+             */
+            timestamp: string;
+        };
+        /** @description A PerformanceTrend is that of one model. What nobody knows is null. */
+        PerformanceTrend: {
+            /**
+             * Format: double
+             * @description Of 1: how long a use took in the 30 days before the last 7, to how long lately.
+             */
+            current_score: number | null;
+            /**
+             * Format: double
+             * @description Seconds of a use.
+             */
+            last_30_days_avg: number | null;
+            /**
+             * Format: double
+             * @description Seconds of a use.
+             */
+            last_7_days_avg: number | null;
+            performance_issues: string[];
+            recommendations: string[];
+            /** @description One of the Trend constants. */
+            trend: string;
+        };
+        /** @description PerformanceTrends is whether models became faster or slower, as their users find them. */
+        PerformanceTrends: {
+            /** @description Of models whose uses have durations; never null. */
+            performance_trends: {
+                [key: string]: components["schemas"]["PerformanceTrend"];
+            };
+            system_performance: components["schemas"]["SystemPerformance"];
+        };
         PinBody: {
             /**
              * @description The model: org/name, or the URL of a file or of a folder.
@@ -1372,6 +2223,48 @@ export interface components {
             model_id: string;
             pinned: boolean;
             success: boolean;
+        };
+        /** @description PreloadAdvice is which models should be brought near before they are asked for. */
+        PreloadAdvice: {
+            /** @description The surest first; never null. */
+            suggestions: components["schemas"]["PreloadSuggestion"][];
+            timezone: string;
+        };
+        /** @description A PreloadSuggestion is one model that is likely to be used soon, and is not near. */
+        PreloadSuggestion: {
+            /** @description In words. */
+            action: string;
+            /**
+             * Format: double
+             * @description That it is used at all within them, of 1.
+             */
+            confidence: number;
+            /**
+             * Format: double
+             * @description Within the next three hours, if it goes on as in the last 30 days.
+             */
+            expected_uses: number;
+            /**
+             * Format: int64
+             * @description Of the next hours, that in which it is used most.
+             */
+            hour: number;
+            model_id: string;
+            reason: string;
+            /** Format: double */
+            size_mb: number;
+            storage_tier: string;
+        };
+        /** @description A PreviousVersion is a commit that is here as a whole beside the current one. */
+        PreviousVersion: {
+            commit: string;
+            /**
+             * Format: date-time
+             * @description Null when another tool brought it.
+             */
+            completed_at: string | null;
+            /** Format: double */
+            size_mb: number;
         };
         Probed: {
             /**
@@ -1427,6 +2320,17 @@ export interface components {
             /** @description Warnings are about settings that will disappoint, and about changes that a variable or a flag keeps from acting. */
             warnings?: components["schemas"]["SettingWarning"][];
         };
+        /** @description RepairBegun answers a RepairRequest. */
+        RepairBegun: {
+            /** @description So far; GET /models/health/{model_id} has them when it is over. */
+            actions_taken: string[];
+            /** Format: date-time */
+            estimated_completion: string | null;
+            message: string;
+            model_id: string;
+            repair_id: string;
+            success: boolean;
+        };
         /** @description Resources are what the daemon's process takes, and what this machine has. What cannot be read is null. */
         Resources: {
             /** @description Of the folders of models, each file system once; never null. */
@@ -1469,6 +2373,25 @@ export interface components {
             size_bytes: number;
             /** @description Complete, incomplete, … in the words of "ema info". */
             state: string;
+        };
+        RollbackBody: {
+            /** @description Which commit; the one before the current one when it is not said. */
+            commit?: string;
+            /**
+             * @description The model: org/name, or the URL of a file or of a folder.
+             * @example acme/tiny-llm
+             */
+            model_id: string;
+        };
+        /** @description RolledBack answers a RollbackRequest. */
+        RolledBack: {
+            from: string;
+            message: string;
+            model_id: string;
+            /** @description The branch. */
+            revision: string;
+            success: boolean;
+            to: string;
         };
         /** @description A SettingMistake is one mistake in settings. */
         SettingMistake: {
@@ -1539,6 +2462,39 @@ export interface components {
             /** @description Hot first; never null. */
             tiers: components["schemas"]["TierStorage"][];
         };
+        /** @description StorageFigures are about the disk of the models. */
+        StorageFigures: {
+            /**
+             * Format: double
+             * @description Of one request to the device; null when there was none.
+             */
+            access_latency_ms: number | null;
+            /**
+             * Format: double
+             * @description The part of the bytes of used models that was in memory already.
+             */
+            cache_hit_rate: number | null;
+            /**
+             * Format: double
+             * @description Of what cleanups were to free, what they freed; null before the first.
+             */
+            cleanup_efficiency: number | null;
+            /**
+             * Format: double
+             * @description MiB/s that the device reads and writes, whoever asks.
+             */
+            io_throughput_mbps: number | null;
+            /**
+             * Format: double
+             * @description The part of the time in which the device had something to do.
+             */
+            io_utilization: number | null;
+            /**
+             * Format: double
+             * @description GiB that models take.
+             */
+            total_usage_gb: number | null;
+        };
         /** @description A StorageSummary is about the file systems of all tiers together, each counted once. */
         StorageSummary: {
             /**
@@ -1570,6 +2526,114 @@ export interface components {
              * @description By whomever.
              */
             used_space_gb: number;
+        };
+        SuggestBody: {
+            /** @description Also models that are on their way, and will be here before the one that is asked for. */
+            include_unavailable?: boolean;
+            /**
+             * Format: double
+             * @description Only models up to that size, in GiB; any when it is not said.
+             */
+            max_size_gb?: number;
+            /**
+             * Format: int64
+             * @description How many; 5 when it is not said.
+             */
+            max_suggestions?: number;
+            /**
+             * @description The model: org/name, or the URL of a file or of a folder.
+             * @example acme/tiny-llm
+             */
+            model_id: string;
+            /**
+             * @description What for; as the model when it is not said.
+             * @example text-generation
+             */
+            task?: string;
+        };
+        /** @description SystemFigures are about this machine. */
+        SystemFigures: {
+            /**
+             * Format: double
+             * @description 0 to 1: the part of the last ten seconds in which somebody waited for a processor.
+             */
+            cpu_pressure: number | null;
+            /** Format: double */
+            cpu_usage_percent: number | null;
+            /**
+             * Format: double
+             * @description MiB in use, of all cards.
+             */
+            gpu_memory_mb: number | null;
+            /** Format: double */
+            gpu_memory_percent: number | null;
+            /** Format: double */
+            io_pressure: number | null;
+            /** Format: double */
+            memory_pressure: number | null;
+            /**
+             * Format: double
+             * @description GiB.
+             */
+            memory_usage_gb: number | null;
+            /** Format: double */
+            memory_usage_percent: number | null;
+            /**
+             * Format: double
+             * @description Of the speed of the links; null where no driver tells it.
+             */
+            network_bandwidth_utilization: number | null;
+            /**
+             * Format: double
+             * @description MiB/s, both ways, loopback left out.
+             */
+            network_usage_mbps: number | null;
+        };
+        /** @description SystemHealth sums up how well all models are. */
+        SystemHealth: {
+            /** Format: int64 */
+            corrupted_models: number;
+            /** Format: int64 */
+            degraded_models: number;
+            /** Format: int64 */
+            healthy_models: number;
+            /**
+             * Format: date-time
+             * @description When all models were looked at last.
+             */
+            last_system_check: string | null;
+            /**
+             * Format: double
+             * @description Of 1: the mean over all models whose score is known, by size; null without any.
+             */
+            overall_score: number | null;
+            /** Format: int64 */
+            unknown_models: number;
+        };
+        /** @description SystemPerformance is about the daemon as a whole, over the last 30 days. What nobody knows is null. */
+        SystemPerformance: {
+            /**
+             * Format: double
+             * @description MiB per second while they ran, weighted by size.
+             */
+            average_download_speed_mbps: number | null;
+            /**
+             * Format: double
+             * @description Of 1, of those that are over and were not cancelled.
+             */
+            download_success_rate: number | null;
+            /**
+             * Format: double
+             * @description Of 1: full checks that found the model well.
+             */
+            health_check_success_rate: number | null;
+            /**
+             * Format: double
+             * @description The mean over the models whose score is known.
+             */
+            overall_score: number | null;
+            /** @description The first day that is looked at. */
+            since: string;
         };
         /** @description A TierStorage is how the folder of one tier stands. */
         TierStorage: {
@@ -1608,6 +2672,44 @@ export interface components {
              * @description Of the file system.
              */
             used_space_gb: number;
+        };
+        UpdateApplied: {
+            download_id: string;
+            message: string;
+            model_id: string;
+            success: boolean;
+        };
+        UpdateBody: {
+            /**
+             * @description The model: org/name, or the URL of a file or of a folder.
+             * @example acme/tiny-llm
+             */
+            model_id: string;
+        };
+        /** @description Updates is what the sources of models have that is newer than what is here. */
+        Updates: {
+            /** @description Pin, notify or auto. */
+            policy: string;
+            /** @description In the order of their names; never null. */
+            updates: components["schemas"]["ModelUpdate"][];
+        };
+        UpdatesLookBody: {
+            /**
+             * @description The model; all when it is not said.
+             * @example acme/tiny-llm
+             */
+            model_id?: string;
+        };
+        /** @description A UsageDay is how a model was used on one day. */
+        UsageDay: {
+            /**
+             * Format: double
+             * @description Seconds; null when nobody told.
+             */
+            avg_time: number | null;
+            date: string;
+            /** Format: int64 */
+            uses: number;
         };
         UseBody: {
             /**
@@ -1661,6 +2763,20 @@ export interface components {
             started_at: string;
             store: string;
             version: string;
+        };
+        /** @description A Waiter waits for a model. */
+        Waiter: {
+            model_id: string;
+            queue_id: string;
+            /** Format: date-time */
+            since: string;
+            /** @description Whether one is posted to; its address may be a secret. */
+            webhook: boolean;
+        };
+        /** @description Waiters are those who wait for models. */
+        Waiters: {
+            /** @description In the order in which they came; never null. */
+            waiting: components["schemas"]["Waiter"][];
         };
     };
     responses: never;
@@ -2086,6 +3202,361 @@ export interface operations {
                 headers: {
                     /** @description In how many seconds to try again. */
                     "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "get-performance": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "timestamp": "2026-03-01T09:30:00Z",
+                     *       "seconds": 60,
+                     *       "downloads": {
+                     *         "active_count": 1,
+                     *         "queue_length": 2,
+                     *         "average_speed_mbps": 812.5,
+                     *         "success_rate": 0.98,
+                     *         "retry_frequency": 0,
+                     *         "queue_processing_time_seconds": 0.2
+                     *       },
+                     *       "storage": {
+                     *         "total_usage_gb": 412.7,
+                     *         "cache_hit_rate": null,
+                     *         "io_throughput_mbps": 830.1,
+                     *         "access_latency_ms": 0.9,
+                     *         "io_utilization": 0.7,
+                     *         "cleanup_efficiency": null
+                     *       },
+                     *       "api": {
+                     *         "requests_per_second": 12.4,
+                     *         "average_response_time_ms": 0.3,
+                     *         "error_rate": 0,
+                     *         "websocket_connection_stability": null
+                     *       },
+                     *       "system": {
+                     *         "cpu_usage_percent": 63,
+                     *         "memory_usage_percent": 41.5,
+                     *         "memory_usage_gb": 26.6,
+                     *         "network_usage_mbps": 815,
+                     *         "network_bandwidth_utilization": null,
+                     *         "gpu_memory_mb": null,
+                     *         "gpu_memory_percent": null,
+                     *         "cpu_pressure": 0.02,
+                     *         "io_pressure": 0.1,
+                     *         "memory_pressure": 0
+                     *       },
+                     *       "unknown": {
+                     *         "storage.cache_hit_rate": "the cache of models in memory is switched off"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Performance"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "get-dashboard": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "timestamp": "2026-03-01T09:30:00Z",
+                     *       "seconds": 60,
+                     *       "downloads": {
+                     *         "active_count": 1,
+                     *         "queue_length": 2,
+                     *         "average_speed_mbps": 812.5,
+                     *         "success_rate": 0.98,
+                     *         "retry_frequency": 0,
+                     *         "queue_processing_time_seconds": 0.2
+                     *       },
+                     *       "storage": {
+                     *         "total_usage_gb": 412.7,
+                     *         "cache_hit_rate": null,
+                     *         "io_throughput_mbps": 830.1,
+                     *         "access_latency_ms": 0.9,
+                     *         "io_utilization": 0.7,
+                     *         "cleanup_efficiency": null
+                     *       },
+                     *       "api": {
+                     *         "requests_per_second": 12.4,
+                     *         "average_response_time_ms": 0.3,
+                     *         "error_rate": 0,
+                     *         "websocket_connection_stability": null
+                     *       },
+                     *       "system": {
+                     *         "cpu_usage_percent": 63,
+                     *         "memory_usage_percent": 41.5,
+                     *         "memory_usage_gb": 26.6,
+                     *         "network_usage_mbps": 815,
+                     *         "network_bandwidth_utilization": null,
+                     *         "gpu_memory_mb": null,
+                     *         "gpu_memory_percent": null,
+                     *         "cpu_pressure": 0.02,
+                     *         "io_pressure": 0.1,
+                     *         "memory_pressure": 0
+                     *       },
+                     *       "unknown": {
+                     *         "storage.cache_hit_rate": "the cache of models in memory is switched off"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Performance"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "get-performance-history": {
+        parameters: {
+            query: {
+                /** @description A figure by its group and name. */
+                metric: string;
+                /** @description The first moment; a day before the last one when it is not said. */
+                from?: string;
+                /** @description The last moment; now when it is not said. */
+                to?: string;
+                /** @description Seconds that a point sums up; 0 is so many that there are at most 1000 points. */
+                step?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "metric": "system.cpu_usage_percent",
+                     *       "from": "2026-03-01T09:30:00Z",
+                     *       "to": "2026-03-01T09:31:00Z",
+                     *       "step_seconds": 60,
+                     *       "points": [
+                     *         {
+                     *           "timestamp": "2026-03-01T09:30:00Z",
+                     *           "mean": 41.5,
+                     *           "min": 12,
+                     *           "max": 88,
+                     *           "samples": 6
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PerformanceHistory"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;
@@ -3041,6 +4512,758 @@ export interface operations {
             };
         };
     };
+    "list-analytics": {
+        parameters: {
+            query?: {
+                /** @description Whose days and hours are meant, such as Europe/Berlin or UTC; the daemon's own when it is not said. */
+                timezone?: string;
+                /** @description The last 1, 7, 30 or 365 days, today included; month when nothing is said. */
+                period?: "day" | "week" | "month" | "year";
+                /** @description The first day, as in 2026-03-29, instead of a period. */
+                start_date?: string;
+                /** @description The last day; today when it is not said. */
+                end_date?: string;
+                /** @description Models that are told of. */
+                limit?: number;
+                /** @description Models that are left out before. */
+                offset?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "models": {
+                     *         "acme/tiny-llm": {
+                     *           "model_id": "acme/tiny-llm",
+                     *           "total_uses": 60,
+                     *           "failed_uses": 1,
+                     *           "uses_per_day": 2,
+                     *           "average_generation_time": 1.25,
+                     *           "success_rate": 0.98,
+                     *           "last_30_days_usage": [
+                     *             {
+                     *               "date": "2026-03-01",
+                     *               "uses": 4,
+                     *               "avg_time": 1.25
+                     *             }
+                     *           ],
+                     *           "peak_usage_hours": [
+                     *             9
+                     *           ],
+                     *           "hourly_usage": [
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             30,
+                     *             25,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             5,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0
+                     *           ]
+                     *         }
+                     *       },
+                     *       "summary": {
+                     *         "total_generations": 60,
+                     *         "total_models_used": 1,
+                     *         "average_success_rate": 0.98,
+                     *         "most_used_model": "acme/tiny-llm",
+                     *         "least_used_model": "acme/tiny-llm",
+                     *         "from": "2026-01-31",
+                     *         "to": "2026-03-01",
+                     *         "timezone": "Europe/Berlin"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Analytics"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "advise-cleanup": {
+        parameters: {
+            query?: {
+                /** @description What models may take, in GiB; as configured when it is not said. */
+                storage_threshold_gb?: number;
+                /** @description Only models that were not used for so long; as configured when it is not said. */
+                min_unused_days?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "recommendations": [
+                     *         {
+                     *           "model_id": "acme/tiny-llm",
+                     *           "reason": "it was last used 40 days ago",
+                     *           "last_used": "2026-03-01T09:30:00Z",
+                     *           "size_mb": 1536,
+                     *           "usage_count": 3,
+                     *           "confidence": 0.9,
+                     *           "action": "remove_model"
+                     *         }
+                     *       ],
+                     *       "potential_savings_gb": 1.5,
+                     *       "current_usage_gb": 1250,
+                     *       "target_usage_gb": 1200
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CleanupAdvice"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "export-analytics": {
+        parameters: {
+            query?: {
+                /** @description Which days, up to today. */
+                period?: "day" | "week" | "month" | "year";
+                /** @description The first day, instead of a period. */
+                start_date?: string;
+                /** @description The last day. */
+                end_date?: string;
+                /** @description Whose days are meant, such as Europe/Berlin. */
+                timezone?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/csv": unknown;
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "list-performance": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "performance_trends": {
+                     *         "acme/tiny-llm": {
+                     *           "current_score": 0.5,
+                     *           "trend": "degrading",
+                     *           "last_7_days_avg": 2.5,
+                     *           "last_30_days_avg": 1.6,
+                     *           "performance_issues": [
+                     *             "uses take 2.0 times as long as before"
+                     *           ],
+                     *           "recommendations": [
+                     *             "bring it to the hot tier: ema tier move acme/tiny-llm hot"
+                     *           ]
+                     *         }
+                     *       },
+                     *       "system_performance": {
+                     *         "overall_score": 0.5,
+                     *         "download_success_rate": 0.99,
+                     *         "average_download_speed_mbps": 230,
+                     *         "health_check_success_rate": 1,
+                     *         "since": "2026-01-31"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PerformanceTrends"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "advise-preload": {
+        parameters: {
+            query?: {
+                /** @description Whose days and hours are meant, such as Europe/Berlin or UTC; the daemon's own when it is not said. */
+                timezone?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "suggestions": [
+                     *         {
+                     *           "model_id": "acme/tiny-llm",
+                     *           "hour": 10,
+                     *           "expected_uses": 2.1,
+                     *           "confidence": 0.88,
+                     *           "size_mb": 1536,
+                     *           "storage_tier": "cold",
+                     *           "action": "ema tier move acme/tiny-llm hot",
+                     *           "reason": "it is used 2.1 times between 9 and 12 o'clock on average"
+                     *         }
+                     *       ],
+                     *       "timezone": "Europe/Berlin"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PreloadAdvice"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "get-analytics": {
+        parameters: {
+            query?: {
+                /** @description Whose days and hours are meant, such as Europe/Berlin or UTC; the daemon's own when it is not said. */
+                timezone?: string;
+                /** @description The last 1, 7, 30 or 365 days, today included; month when nothing is said. */
+                period?: "day" | "week" | "month" | "year";
+                /** @description The first day, as in 2026-03-29, instead of a period. */
+                start_date?: string;
+                /** @description The last day; today when it is not said. */
+                end_date?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The model: org/name, as it is or escaped as org%2Fname. */
+                model_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "models": {
+                     *         "acme/tiny-llm": {
+                     *           "model_id": "acme/tiny-llm",
+                     *           "total_uses": 60,
+                     *           "failed_uses": 1,
+                     *           "uses_per_day": 2,
+                     *           "average_generation_time": 1.25,
+                     *           "success_rate": 0.98,
+                     *           "last_30_days_usage": [
+                     *             {
+                     *               "date": "2026-03-01",
+                     *               "uses": 4,
+                     *               "avg_time": 1.25
+                     *             }
+                     *           ],
+                     *           "peak_usage_hours": [
+                     *             9
+                     *           ],
+                     *           "hourly_usage": [
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             30,
+                     *             25,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             5,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0,
+                     *             0
+                     *           ]
+                     *         }
+                     *       },
+                     *       "summary": {
+                     *         "total_generations": 60,
+                     *         "total_models_used": 1,
+                     *         "average_success_rate": 0.98,
+                     *         "most_used_model": "acme/tiny-llm",
+                     *         "least_used_model": "acme/tiny-llm",
+                     *         "from": "2026-01-31",
+                     *         "to": "2026-03-01",
+                     *         "timezone": "Europe/Berlin"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Analytics"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
     "clean-up": {
         parameters: {
             query?: never;
@@ -3833,6 +6056,974 @@ export interface operations {
             };
         };
     };
+    "list-waiting": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "waiting": [
+                     *         {
+                     *           "queue_id": "K5ZUEYLP7LKHBEGJBNJ6ZJ2VOT",
+                     *           "model_id": "acme/tiny-llm",
+                     *           "since": "2026-03-01T09:30:00Z",
+                     *           "webhook": false
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Waiters"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "await-model": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AwaitBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "acme/tiny-llm: you will be told",
+                     *       "model_id": "acme/tiny-llm",
+                     *       "queue_id": "K5ZUEYLP7LKHBEGJBNJ6ZJ2VOT",
+                     *       "waiting": true,
+                     *       "estimated_availability": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Awaited"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "stop-waiting": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description As the answer to the wish had it. */
+                queue_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "nobody waits by that id any more",
+                     *       "model_id": "",
+                     *       "queue_id": "K5ZUEYLP7LKHBEGJBNJ6ZJ2VOT",
+                     *       "waiting": false,
+                     *       "estimated_availability": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Awaited"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "suggest-fallbacks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SuggestBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "original_model": "acme/tiny-llm",
+                     *       "original_status": "MISSING",
+                     *       "expected_wait_seconds": null,
+                     *       "suggestions": [
+                     *         {
+                     *           "model_id": "acme/tiny-llm-gguf",
+                     *           "score": 0.72,
+                     *           "available": true,
+                     *           "availability_status": "AVAILABLE",
+                     *           "expected_wait_seconds": 0,
+                     *           "size_mb": 640,
+                     *           "parameters": 1100000000,
+                     *           "bits_per_parameter": 4.8,
+                     *           "task": "text-generation",
+                     *           "architectures": [
+                     *             "llama"
+                     *           ],
+                     *           "reasons": [
+                     *             "it was made from the other",
+                     *             "1.1B parameters instead of 1.1B"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Fallbacks"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "list-model-health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "models": {
+                     *         "acme/tiny-llm": {
+                     *           "model_id": "acme/tiny-llm",
+                     *           "overall_health": "corrupted",
+                     *           "health_score": 0.5,
+                     *           "integrity_score": 0.5,
+                     *           "performance_score": null,
+                     *           "last_check": "2026-03-01T09:30:00Z",
+                     *           "last_full_check": null,
+                     *           "issues": [
+                     *             "model.safetensors is damaged in 1.0 MiB of 1.2 GiB"
+                     *           ],
+                     *           "recommendations": [
+                     *             "fetch again what is missing or damaged: ema repair acme/tiny-llm"
+                     *           ]
+                     *         }
+                     *       },
+                     *       "system_health": {
+                     *         "overall_score": 0.98,
+                     *         "healthy_models": 11,
+                     *         "degraded_models": 0,
+                     *         "corrupted_models": 1,
+                     *         "unknown_models": 0,
+                     *         "last_system_check": "2026-03-01T09:30:00Z"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ModelsHealth"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "get-model-health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The model: org/name, as it is or escaped as org%2Fname. */
+                model_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "model_id": "acme/tiny-llm",
+                     *       "overall_health": "corrupted",
+                     *       "health_score": 0.5,
+                     *       "integrity_score": 0.5,
+                     *       "performance_score": null,
+                     *       "last_check": "2026-03-01T09:30:00Z",
+                     *       "last_full_check": null,
+                     *       "issues": [
+                     *         "model.safetensors is damaged in 1.0 MiB of 1.2 GiB"
+                     *       ],
+                     *       "recommendations": [
+                     *         "fetch again what is missing or damaged: ema repair acme/tiny-llm"
+                     *       ],
+                     *       "history": [
+                     *         {
+                     *           "at": "2026-03-01T09:30:00Z",
+                     *           "type": "scrub",
+                     *           "overall_health": "corrupted",
+                     *           "integrity_score": 0.5,
+                     *           "files": 7,
+                     *           "read_mb": 1230,
+                     *           "seconds": 24.6,
+                     *           "issues": [
+                     *             "model.safetensors is damaged in 1.0 MiB of 1.2 GiB"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ModelHealth"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "check-model": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The model: org/name, as it is or escaped as org%2Fname. */
+                model_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["CheckBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "acme/tiny-llm: its check is waiting",
+                     *       "model_id": "acme/tiny-llm",
+                     *       "check_id": "K5ZUEYLP7LKHBEGJBNJ6ZJ2VOT",
+                     *       "estimated_completion": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CheckBegun"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "repair-model": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The model: org/name, as it is or escaped as org%2Fname. */
+                model_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["MendBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "acme/tiny-llm: its repair is waiting",
+                     *       "model_id": "acme/tiny-llm",
+                     *       "repair_id": "K5ZUEYLP7LKHBEGJBNJ6ZJ2VOT",
+                     *       "actions_taken": [],
+                     *       "estimated_completion": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["RepairBegun"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
     "list-models": {
         parameters: {
             query?: never;
@@ -4516,6 +7707,549 @@ export interface operations {
             };
             /** @description There is no such thing. */
             404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "list-updates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "updates": [
+                     *         {
+                     *           "model_id": "acme/tiny-llm",
+                     *           "revision": "main",
+                     *           "current_version": "0a1b2c3d4e5f60718293a4b5c6d7e8f901234567",
+                     *           "latest_version": "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432",
+                     *           "update_available": true,
+                     *           "download_mb": 12.5,
+                     *           "checked_at": "2026-03-01T09:30:00Z",
+                     *           "previous_versions": [
+                     *             {
+                     *               "commit": "1111111111111111111111111111111111111111",
+                     *               "completed_at": "2026-03-01T09:30:00Z",
+                     *               "size_mb": 1536
+                     *             }
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "policy": "notify"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Updates"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "apply-update": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "acme/tiny-llm: its update is queued",
+                     *       "model_id": "acme/tiny-llm",
+                     *       "download_id": "dl_7f3a"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["UpdateApplied"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            409: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "check-updates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdatesLookBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "updates": [
+                     *         {
+                     *           "model_id": "acme/tiny-llm",
+                     *           "revision": "main",
+                     *           "current_version": "0a1b2c3d4e5f60718293a4b5c6d7e8f901234567",
+                     *           "latest_version": "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432",
+                     *           "update_available": true,
+                     *           "download_mb": 12.5,
+                     *           "checked_at": "2026-03-01T09:30:00Z",
+                     *           "previous_versions": [
+                     *             {
+                     *               "commit": "1111111111111111111111111111111111111111",
+                     *               "completed_at": "2026-03-01T09:30:00Z",
+                     *               "size_mb": 1536
+                     *             }
+                     *           ]
+                     *         }
+                     *       ],
+                     *       "policy": "notify"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Updates"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "roll-back": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RollbackBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "acme/tiny-llm: main leads to 0a1b2c3d4e5f again",
+                     *       "model_id": "acme/tiny-llm",
+                     *       "revision": "main",
+                     *       "from": "9f8e7d6c5b4a39281706f5e4d3c2b1a098765432",
+                     *       "to": "0a1b2c3d4e5f60718293a4b5c6d7e8f901234567"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["RolledBack"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;

@@ -1,0 +1,101 @@
+package client
+
+import (
+	"reflect"
+	"strings"
+	"time"
+)
+
+// Performance is how downloads, storage, API and machine do. A figure that cannot be known is null, and unknown says why.
+type Performance struct {
+	At      time.Time `json:"timestamp"`
+	Seconds float64   `json:"seconds"` // that rates and means are over
+	PerformanceFigures
+	Unknown map[string]string `json:"unknown"` // why a figure is null, by its name, such as "system.gpu_memory_mb"
+}
+
+// PerformanceFigures are all that is measured. Those of a rate are between 0 and 1.
+type PerformanceFigures struct {
+	Downloads DownloadFigures `json:"downloads"`
+	Storage   StorageFigures  `json:"storage"`
+	API       APIFigures      `json:"api"`
+	System    SystemFigures   `json:"system"`
+}
+
+// DownloadFigures are about downloads.
+type DownloadFigures struct {
+	Active    *float64 `json:"active_count"`                  // that are being worked on
+	Queued    *float64 `json:"queue_length"`                  // that wait
+	Speed     *float64 `json:"average_speed_mbps"`            // MiB/s of all together, while there was anything to receive; null when there was not
+	Success   *float64 `json:"success_rate"`                  // of those that ended since the daemon was started; null before the first
+	Retries   *float64 `json:"retry_frequency"`               // attempts per minute that failed and are repeated
+	QueueTime *float64 `json:"queue_processing_time_seconds"` // that those that started had waited; null when none did
+}
+
+// StorageFigures are about the disk of the models.
+type StorageFigures struct {
+	Usage      *float64 `json:"total_usage_gb"`     // GiB that models take
+	CacheHits  *float64 `json:"cache_hit_rate"`     // the part of the bytes of used models that was in memory already
+	Throughput *float64 `json:"io_throughput_mbps"` // MiB/s that the device reads and writes, whoever asks
+	Latency    *float64 `json:"access_latency_ms"`  // of one request to the device; null when there was none
+	Busy       *float64 `json:"io_utilization"`     // the part of the time in which the device had something to do
+	Cleanup    *float64 `json:"cleanup_efficiency"` // of what cleanups were to free, what they freed; null before the first
+}
+
+// APIFigures are about requests.
+type APIFigures struct {
+	Rate      *float64 `json:"requests_per_second"`
+	Response  *float64 `json:"average_response_time_ms"`       // streams left out; null when nobody asked
+	Errors    *float64 `json:"error_rate"`                     // of the answers, those with a status of 500 or more; null when nobody asked
+	WebSocket *float64 `json:"websocket_connection_stability"` // of the WebSocket clients since the start, those that were not cut off for being slow; null before the first
+}
+
+// SystemFigures are about this machine.
+type SystemFigures struct {
+	CPU         *float64 `json:"cpu_usage_percent"`
+	Memory      *float64 `json:"memory_usage_percent"`
+	MemoryGB    *float64 `json:"memory_usage_gb"`               // GiB
+	Network     *float64 `json:"network_usage_mbps"`            // MiB/s, both ways, loopback left out
+	NetworkPart *float64 `json:"network_bandwidth_utilization"` // of the speed of the links; null where no driver tells it
+	GPUMemory   *float64 `json:"gpu_memory_mb"`                 // MiB in use, of all cards
+	GPUPercent  *float64 `json:"gpu_memory_percent"`
+	CPUWait     *float64 `json:"cpu_pressure"` // 0 to 1: the part of the last ten seconds in which somebody waited for a processor
+	IOWait      *float64 `json:"io_pressure"`
+	MemoryWait  *float64 `json:"memory_pressure"`
+}
+
+// Each calls f with all figures by their names, such as "downloads.success_rate", in the order in which they stand.
+func (p *PerformanceFigures) Each(f func(name string, value **float64)) {
+	groups := reflect.ValueOf(p).Elem()
+	for i := range groups.NumField() {
+		group := groups.Field(i)
+		for k := range group.NumField() {
+			if value, ok := group.Field(k).Addr().Interface().(**float64); ok {
+				f(jsonName(groups.Type().Field(i))+"."+jsonName(group.Type().Field(k)), value)
+			}
+		}
+	}
+}
+
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
+}
+
+// PerformanceHistory is one figure over time.
+type PerformanceHistory struct {
+	Metric string             `json:"metric"`
+	From   time.Time          `json:"from"`
+	To     time.Time          `json:"to"`
+	Step   float64            `json:"step_seconds"` // that each point sums up
+	Points []PerformancePoint `json:"points"`       // the oldest first, without the spans of which nothing is known; never null
+}
+
+// A PerformancePoint is a span of time.
+type PerformancePoint struct {
+	At    time.Time `json:"timestamp"` // when it begins
+	Mean  float64   `json:"mean"`
+	Least float64   `json:"min"`
+	Most  float64   `json:"max"`
+	Times int64     `json:"samples"`
+}

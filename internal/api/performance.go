@@ -1,0 +1,90 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"ema/client"
+)
+
+// observer knows how well everything runs.
+type observer interface {
+	// Now is how it runs now.
+	Now(ctx context.Context) (client.Performance, error)
+	// Past is one figure from one time until before another; a step of 0 is chosen so that there are not too many points. It fails
+	// with class NotFound where there is no such figure, and Busy while the database is away.
+	Past(ctx context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error)
+}
+
+// offerPerformance has what can be asked about how well everything runs.
+func (s *Server) offerPerformance(rt *router) {
+	if s.Observer == nil {
+		return
+	}
+	register(rt, operation{
+		id: opPerformance, method: http.MethodGet, path: Base + "/admin/performance/current", tag: tagAdmin, summary: "See how everything runs now",
+		text: "Measured when it is asked for: rates and means are over the last minute, or since the daemon was started. What cannot be known " +
+			"is null, and `unknown` says why.",
+		says: examplePerformanceNow(),
+	}, func(ctx context.Context, _ *struct{}) (*client.Performance, error) {
+		p, err := s.Observer.Now(ctx)
+		return &p, err
+	})
+	register(rt, operation{
+		id: opDashboard, method: http.MethodGet, path: Base + "/admin/performance/dashboard", tag: tagAdmin, summary: "See the figures of a dashboard",
+		text: "Those of `/admin/performance/current`.", says: examplePerformanceNow(),
+	}, func(ctx context.Context, _ *struct{}) (*client.Performance, error) {
+		p, err := s.Observer.Now(ctx)
+		return &p, err
+	})
+	register(rt, operation{
+		id: opPerformancePast, method: http.MethodGet, path: Base + "/admin/performance/history", tag: tagAdmin, summary: "See one figure over time",
+		text:  "Samples of every ten seconds are kept for a day, sums of minutes for two weeks, and sums of hours for as long as history is kept.",
+		fails: []int{http.StatusNotFound, http.StatusServiceUnavailable},
+		says: client.PerformanceHistory{
+			Metric: "system.cpu_usage_percent", From: exampleTime(), To: exampleTime().Add(time.Minute), Step: 60,
+			Points: []client.PerformancePoint{{At: exampleTime(), Mean: 41.5, Least: 12, Most: 88, Times: 6}},
+		},
+	}, func(ctx context.Context, r *performanceRequest) (*client.PerformanceHistory, error) {
+		h, err := s.Observer.Past(ctx, r.Metric, r.from, r.to, time.Duration(r.Step)*time.Second)
+		return &h, err
+	})
+}
+
+// performanceRequest asks for one figure over time.
+type performanceRequest struct {
+	Metric string `query:"metric" required:"true" doc:"A figure by its group and name." example:"system.cpu_usage_percent"`
+	From   string `query:"from" format:"date-time" doc:"The first moment; a day before the last one when it is not said." example:"2026-03-29T00:00:00Z"`
+	To     string `query:"to" format:"date-time" doc:"The last moment; now when it is not said."`
+	Step   int    `query:"step" minimum:"0" maximum:"31536000" doc:"Seconds that a point sums up; 0 is so many that there are at most 1000 points."`
+
+	from, to time.Time
+}
+
+func (r *performanceRequest) Resolve(huma.Context) (wrong []error) {
+	r.to = time.Now()
+	for name, at := range map[string]struct {
+		text string
+		to   *time.Time
+	}{"query.to": {r.To, &r.to}, "query.from": {r.From, &r.from}} {
+		if at.text == "" {
+			continue
+		}
+		t, err := time.Parse(time.RFC3339, at.text)
+		if err != nil {
+			wrong = append(wrong, &huma.ErrorDetail{Location: name, Message: "expected a time as in 2026-03-29T00:00:00Z", Value: clip(at.text)})
+			continue
+		}
+		*at.to = t
+	}
+	if r.from.IsZero() {
+		r.from = r.to.Add(-24 * time.Hour)
+	}
+	if len(wrong) == 0 && !r.from.Before(r.to) {
+		wrong = append(wrong, &huma.ErrorDetail{Location: "query.from", Message: "expected a time before `to`", Value: clip(r.From)})
+	}
+	return wrong
+}

@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ema/client"
+	"ema/internal/ledger"
+	"ema/internal/model"
+)
+
+// nurse knows one model, acme/here.
+type nurse struct{}
+
+func (nurse) Health(_ context.Context, ids []model.ID) client.ModelsHealth {
+	all := client.ModelsHealth{Models: map[string]client.ModelHealth{}}
+	if ids == nil || ids[0] == hub("acme/here") {
+		one := exampleModelHealth()
+		all.Models["acme/here"] = one
+	}
+	return all
+}
+
+func (nurse) History(context.Context, model.ID, int) ([]model.HealthCheck, error) { return nil, nil }
+
+func (nurse) Check(_ context.Context, id model.ID, kind string, _ bool) (client.HealthTask, error) {
+	return task(id, kind)
+}
+
+func (nurse) Repair(_ context.Context, id model.ID, kind string) (client.HealthTask, error) {
+	return task(id, kind)
+}
+
+func task(id model.ID, kind string) (client.HealthTask, error) {
+	if id != hub("acme/here") {
+		return client.HealthTask{}, &model.Error{Op: "check", Class: model.NotFound, Model: id, Err: errors.New("it is not here")}
+	}
+	return client.HealthTask{ID: "T1", Kind: kind, Actions: []string{}}, nil
+}
+
+// sage answers as the examples say.
+type sage struct{}
+
+func (sage) Usage(context.Context, ledger.UsageQuestion, int, int) (client.Analytics, error) {
+	return exampleAnalytics(), nil
+}
+
+func (sage) Cleanup(context.Context, model.Bytes, *time.Duration) (client.CleanupAdvice, error) {
+	return exampleCleanupAdvice(), nil
+}
+
+func (sage) Performance(context.Context) (client.PerformanceTrends, error) {
+	return examplePerformance(), nil
+}
+
+func (sage) Preload(context.Context, *time.Location) (client.PreloadAdvice, error) {
+	return examplePreload(), nil
+}
+
+// herald knows what is newer of acme/here.
+type herald struct{}
+
+func (herald) Updates(context.Context) (client.Updates, error) { return exampleUpdates(), nil }
+
+func (herald) Look(context.Context, model.ID) (client.Updates, error) { return exampleUpdates(), nil }
+
+func (herald) Apply(_ context.Context, id model.ID) (model.Download, error) {
+	if id != hub("acme/here") {
+		return model.Download{}, &model.Error{Op: "update", Class: model.NotFound, Model: id, Err: errors.New("it is not here")}
+	}
+	return model.Download{ID: "dl_u", Model: id, State: model.Queued, Created: exampleTime()}, nil
+}
+
+func (herald) Rollback(_ context.Context, id model.ID, commit string) (client.RolledBack, error) {
+	if id != hub("acme/here") {
+		return client.RolledBack{}, &model.Error{Op: "roll back", Class: model.NotFound, Model: id, Err: errors.New("it is not here")}
+	}
+	return client.RolledBack{Model: id.Public(), To: commit}, nil
+}
+
+// substitutes are those of the example.
+type substitutes struct{}
+
+func (substitutes) Suggest(context.Context, Wanted) (client.Fallbacks, error) {
+	return exampleFallbacks(), nil
+}
+
+func (substitutes) Await(context.Context, Await) (client.Awaited, error) {
+	return client.Awaited{}, nil
+}
+
+func (substitutes) Waiters(context.Context) (client.Waiters, error) {
+	return client.Waiters{Waiting: []client.Waiter{}}, nil
+}
+
+func (substitutes) GiveUp(_ context.Context, id string) error {
+	if id == "none" {
+		return &model.Error{Op: "give up", Class: model.NotFound, Err: errors.New("nobody waits by that id")}
+	}
+	return nil
+}
+
+// dial shows the figures of the example.
+type dial struct{}
+
+func (dial) Now(context.Context) (client.Performance, error) { return examplePerformanceNow(), nil }
+
+func (dial) Past(_ context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error) {
+	if metric != "system.cpu_usage_percent" {
+		return client.PerformanceHistory{}, &model.Error{Op: "read the history", Class: model.NotFound, Err: errors.New("there is no such figure")}
+	}
+	return client.PerformanceHistory{Metric: metric, From: from, To: to, Step: step.Seconds(), Points: []client.PerformancePoint{}}, nil
+}
