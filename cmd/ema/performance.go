@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,7 +28,6 @@ const stockKept = time.Minute
 // A gauge measures how everything runs: when it is asked, and every ten seconds for the history. It is safe for concurrent use.
 type gauge struct {
 	d       *daemon
-	host    *host.Host
 	begun   time.Time
 	cleaned struct{ wanted, freed atomic.Int64 } // bytes, by cleanups on their own
 
@@ -50,7 +48,7 @@ type glance struct {
 }
 
 func newGauge(d *daemon) *gauge {
-	return &gauge{d: d, host: host.New("", runtime.GOMAXPROCS(0)), begun: time.Now()}
+	return &gauge{d: d, begun: time.Now()}
 }
 
 // run keeps figures until ctx ends.
@@ -185,9 +183,11 @@ func (g *gauge) disk(ctx context.Context, p *client.Performance, from, now glanc
 	} else {
 		p.Unknown["storage.total_usage_gb"] = err.Error()
 	}
-	if cache := g.d.inMemory(ctx); cache == nil {
+	if !g.d.settingsNow().CacheOptimization.ModelCache.Enabled {
 		p.Unknown["storage.cache_hit_rate"] = "the cache of models in memory is switched off"
-	} else if f.CacheHits = cache.HitRate; f.CacheHits == nil {
+	} else if cache := g.d.cache.Stats(); cache.Uses > 0 {
+		f.CacheHits = new(cache.HitRate())
+	} else {
 		p.Unknown["storage.cache_hit_rate"] = "no model was used since the daemon was started"
 	}
 	if wanted := g.cleaned.wanted.Load(); wanted > 0 {
@@ -235,19 +235,19 @@ func (g *gauge) machine(p *client.Performance, now glance) {
 	if u.Memory > 0 && u.Available >= 0 {
 		f.Memory, f.MemoryGB = new(100*(u.Memory-u.Available)/u.Memory), new((u.Memory-u.Available)/float64(model.GiB))
 	}
-	if speed := g.host.LinkSpeed(); speed > 0 && u.Network >= 0 {
+	if speed := g.d.host.LinkSpeed(); speed > 0 && u.Network >= 0 {
 		f.NetworkPart = new(u.Network / speed)
 	} else {
 		p.Unknown["system.network_bandwidth_utilization"] = "no network driver tells the speed of its link"
 	}
-	if used, total := g.host.GPUMemory(); total > 0 {
+	if used, total := g.d.host.GPUMemory(); total > 0 {
 		f.GPUMemory, f.GPUPercent = new(used/float64(model.MiB)), new(100*used/total)
 	} else {
 		for _, name := range []string{"gpu_memory_mb", "gpu_memory_percent"} {
 			p.Unknown["system."+name] = "no graphics driver tells of its memory in /sys"
 		}
 	}
-	if waits, err := g.host.Pressure(); err != nil {
+	if waits, err := g.d.host.Pressure(); err != nil {
 		for _, name := range []string{"cpu_pressure", "io_pressure", "memory_pressure"} {
 			p.Unknown["system."+name] = err.Error()
 		}

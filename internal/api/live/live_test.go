@@ -377,6 +377,7 @@ func TestProgressOfADownloadNeverWaitsTwice(t *testing.T) {
 		h.bus.Tell(progress("b", 7))
 		time.Sleep(time.Second)
 		c.wants("a:1 b:QUEUED", "c:QUEUED c:QUEUED c:QUEUED", "a:101 b:7")
+		synctest.Wait() // who has sent counts it afterwards
 		if s := h.Stats(); s.Dropped != 99 || s.Sent != 7 || s.Clients != 1 || s.ClosedSlow != 0 {
 			t.Errorf("the hub counts %+v, want 99 dropped and 7 sent", s)
 		}
