@@ -99,3 +99,33 @@ type PerformancePoint struct {
 	Most  float64   `json:"max"`
 	Times int64     `json:"samples"`
 }
+
+// PerformanceCourse is where figures are going.
+type PerformanceCourse struct {
+	Interval float64 `json:"interval_seconds"` // between two samples
+	Window   int     `json:"window"`           // samples that are looked at, at most
+	// Trends has the figures of which anything is known, by group and name; never null.
+	Trends          map[string]FigureTrend      `json:"trends"`
+	Recommendations []PerformanceRecommendation `json:"recommendations"` // never null
+}
+
+// A FigureTrend is the course of one figure.
+type FigureTrend struct {
+	Trend   string    `json:"trend"`          // rising, falling, steady, or unknown with fewer than five samples
+	Good    *bool     `json:"good"`           // whether that is the way it is wanted to go; null when it is steady or may go either way
+	Change  *float64  `json:"change_percent"` // from the first sample to the last one, by a slope that outliers do not bend
+	Median  float64   `json:"median"`
+	Last    float64   `json:"last"`
+	Samples int       `json:"samples"`
+	LastAt  time.Time `json:"last_sample"` // when the last one begins
+}
+
+// A PerformanceRecommendation is something that may help. Nothing is changed by itself.
+type PerformanceRecommendation struct {
+	Type    string `json:"type"`    // such as reduce_concurrent_downloads
+	Reason  string `json:"reason"`  // in words
+	Setting string `json:"setting"` // the key to change
+	Current string `json:"current"`
+	Advised string `json:"advised"`
+	Command string `json:"command"`
+}

@@ -164,6 +164,8 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"updates.policy":                            {{"auto", "config", "Updates.Policy", "auto"}},
 		"updates.check_interval_hours":              {{"7", "config", "Updates.CheckIntervalHours", config.Hours(7)}},
 		"updates.keep_previous_hours":               {{"7", "config", "Updates.KeepPreviousHours", config.Hours(7)}},
+		"monitoring.interval_seconds":               {{"7", "config", "Monitoring.IntervalSeconds", config.Seconds(7)}},
+		"monitoring.window":                         {{"7", "config", "Monitoring.Window", 7}},
 		"monitoring.alert_webhook":                  {{"http://hooks.example/a", "config", "Monitoring.AlertWebhook", "http://hooks.example/a"}},
 		"cleanup.keep_recent_days":                  {{"3", "wish", "KeepRecent", 3 * 24 * time.Hour}},
 

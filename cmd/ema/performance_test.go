@@ -13,6 +13,7 @@ import (
 	"ema/client"
 	"ema/internal/api/live"
 	"ema/internal/host"
+	"ema/internal/ledger"
 	"ema/internal/model"
 )
 
@@ -115,4 +116,54 @@ func memoryInUse(t *testing.T) float64 {
 		}
 	}
 	return 100 * (1 - figures["MemAvailable:"]/figures["MemTotal:"])
+}
+
+// A figure that falls is told, with what may help; one that goes to and fro is not.
+func TestWhereFiguresAreGoing(t *testing.T) {
+	d, _ := quietDaemon(t)
+	d.host = host.New("", 2)
+	d.cache = d.newCache(d.settingsNow())
+	d.network, d.gauge = &network{hub: live.New(d.bus, live.Settings{})}, newGauge(d)
+	d.settings.API.ResponseCaching = false
+	ctx, stop := context.WithCancel(t.Context())
+	over := make(chan error, 1)
+	go func() { over <- d.history.Run(ctx) }()
+	defer func() {
+		stop()
+		<-over
+	}()
+	var samples []model.Sample
+	now := time.Now()
+	for i := range 10 {
+		at := now.Truncate(5 * time.Minute).Add(time.Second - time.Duration(9-i)*5*time.Minute)
+		for name, value := range map[string]float64{
+			"downloads.average_speed_mbps": 600 - 20*float64(i), "api.average_response_time_ms": 1 + 0.2*float64(i), "storage.access_latency_ms": float64(1 + i%2), "api.requests_per_second": float64(i + 1),
+		} {
+			samples = append(samples, model.Sample{Series: name, At: at, Value: value}, model.Sample{Series: name, At: at.Add(10 * time.Second), Value: value})
+		}
+	}
+	d.history.Tell(ledger.Batch{Samples: samples})
+	got, err := d.gauge.Trends(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if speed := got.Trends["downloads.average_speed_mbps"]; speed.Trend != "falling" || speed.Good == nil || *speed.Good || *speed.Change > -30 || *speed.Change < -36 || speed.Samples < 9 {
+		t.Errorf("speed: %+v", speed)
+	}
+	if l := got.Trends["storage.access_latency_ms"]; l.Trend != "steady" || l.Good != nil {
+		t.Errorf("latency: %+v", l)
+	}
+	if r := got.Trends["api.requests_per_second"]; r.Trend != "rising" || r.Good != nil {
+		t.Errorf("requests: %+v", r)
+	}
+	if _, known := got.Trends["system.gpu_memory_mb"]; known {
+		t.Error("a figure without samples has a trend")
+	}
+	if r := got.Recommendations; len(r) != 2 || r[0].Type != "reduce_concurrent_downloads" || r[1].Type != "enable_response_caching" || r[1].Command != "ema config set api.response_caching true" {
+		t.Errorf("recommended: %+v", r)
+	}
+	d.settings.API.ResponseCaching, d.settings.Downloads.MaxConcurrentDownloads = true, 1
+	if got, err := d.gauge.Trends(ctx); err != nil || len(got.Recommendations) != 0 {
+		t.Errorf("where it is so already: %+v, %v", got.Recommendations, err)
+	}
 }

@@ -119,6 +119,7 @@ func TestTheContractHolds(t *testing.T) {
 		{"DELETE /models/fallback/queue/{queue_id}", "/models/fallback/queue/none", "", 404, problemFields},
 		{"GET /admin/performance/current", "", "", 200, figureFields + " unknown:o"},
 		{"GET /admin/performance/dashboard", "", "", 200, figureFields},
+		{"GET /admin/performance/trends", "", "", 200, "interval_seconds:n window:n trends{ *{ trend:s good:b? change_percent:n? median:n last:n samples:n last_sample:s } } recommendations[ type:s reason:s setting:s current:s advised:s command:s ]"},
 		{"GET /admin/performance/history", "/admin/performance/history?metric=system.cpu_usage_percent&step=60", "", 200, "metric:s from:s to:s step_seconds:n points:a"},
 		{"GET /admin/performance/history", "/admin/performance/history?metric=luck", "", 404, problemFields},
 		{"GET /admin/performance/history", "/admin/performance/history?metric=luck&from=yesterday", "", 422, problemFields},

@@ -163,6 +163,18 @@ func examplePerformanceNow() client.Performance {
 	}
 }
 
+func exampleTrends() client.PerformanceCourse {
+	return client.PerformanceCourse{
+		Interval: 300, Window: 10, Trends: map[string]client.FigureTrend{
+			"downloads.average_speed_mbps": {Trend: "falling", Good: new(false), Change: new(-23.5), Median: 610, Last: 540, Samples: 10, LastAt: exampleTime()},
+		},
+		Recommendations: []client.PerformanceRecommendation{{
+			Type: "reduce_concurrent_downloads", Reason: "downloads have become 24 % slower", Setting: "downloads.max_concurrent_downloads", Current: "3", Advised: "2",
+			Command: "ema config set downloads.max_concurrent_downloads 2",
+		}},
+	}
+}
+
 func examplePreload() client.PreloadAdvice {
 	return client.PreloadAdvice{
 		Suggestions: []client.PreloadSuggestion{{

@@ -57,6 +57,7 @@ const (
 	opPerformance          = "get-performance"
 	opDashboard            = "get-dashboard"
 	opPerformancePast      = "get-performance-history"
+	opPerformanceTrends    = "get-performance-trends"
 	opAudit                = "list-audit"
 	opReload               = "reload-config"
 	opRun                  = "run-command"
@@ -116,16 +117,17 @@ func roles() map[string]trust.Role {
 		opPin:     trust.PowerUser,
 		opCleanup: trust.PowerUser,
 
-		opConfig:          trust.Admin,
-		opUpdate:          trust.Admin,
-		opSchema:          trust.Admin,
-		opValidate:        trust.Admin,
-		opHealth:          trust.Admin,
-		opVersion:         trust.Admin,
-		opResources:       trust.Admin,
-		opPerformance:     trust.Admin,
-		opDashboard:       trust.Admin,
-		opPerformancePast: trust.Admin,
+		opConfig:            trust.Admin,
+		opUpdate:            trust.Admin,
+		opSchema:            trust.Admin,
+		opValidate:          trust.Admin,
+		opHealth:            trust.Admin,
+		opVersion:           trust.Admin,
+		opResources:         trust.Admin,
+		opPerformance:       trust.Admin,
+		opDashboard:         trust.Admin,
+		opPerformancePast:   trust.Admin,
+		opPerformanceTrends: trust.Admin,
 
 		opAudit:       trust.Admin,
 		opReload:      trust.Admin,

@@ -16,6 +16,8 @@ type observer interface {
 	Now(ctx context.Context) (client.Performance, error)
 	// Past is one figure from one time until before another; a step of 0 is chosen so that there are not too many points. It fails
 	// with class NotFound where there is no such figure, and Busy while the database is away.
+	// Trends is where all figures are going. It fails with class Busy while the database is away.
+	Trends(ctx context.Context) (client.PerformanceCourse, error)
 	Past(ctx context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error)
 }
 
@@ -39,6 +41,15 @@ func (s *Server) offerPerformance(rt *router) {
 	}, func(ctx context.Context, _ *struct{}) (*client.Performance, error) {
 		p, err := s.Observer.Now(ctx)
 		return &p, err
+	})
+	register(rt, operation{
+		id: opPerformanceTrends, method: http.MethodGet, path: Base + "/admin/performance/trends", tag: tagAdmin, summary: "See where the figures are going",
+		text: "Over the last `monitoring.window` means of `monitoring.interval_seconds` each. A trend is one where the order of the samples is no " +
+			"chance (Mann's test, 5 %). What is recommended is not done by itself.",
+		fails: []int{http.StatusServiceUnavailable}, says: exampleTrends(),
+	}, func(ctx context.Context, _ *struct{}) (*client.PerformanceCourse, error) {
+		c, err := s.Observer.Trends(ctx)
+		return &c, err
 	})
 	register(rt, operation{
 		id: opPerformancePast, method: http.MethodGet, path: Base + "/admin/performance/history", tag: tagAdmin, summary: "See one figure over time",

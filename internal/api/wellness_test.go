@@ -106,6 +106,8 @@ type dial struct{}
 
 func (dial) Now(context.Context) (client.Performance, error) { return examplePerformanceNow(), nil }
 
+func (dial) Trends(context.Context) (client.PerformanceCourse, error) { return exampleTrends(), nil }
+
 func (dial) Past(_ context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error) {
 	if metric != "system.cpu_usage_percent" {
 		return client.PerformanceHistory{}, &model.Error{Op: "read the history", Class: model.NotFound, Err: errors.New("there is no such figure")}

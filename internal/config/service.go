@@ -95,9 +95,9 @@ func defaultDatabase() Database { return Database{RetentionDays: 90} }
 // Monitoring is continuous measuring.
 type Monitoring struct {
 	// Time between two samples.
-	IntervalSeconds Seconds `json:"interval_seconds" range:"1..86400"`
+	IntervalSeconds Seconds `json:"interval_seconds" range:"1..86400" active:"yes"`
 	// Samples over which a trend is judged.
-	Window int `json:"window" range:"3..10000"`
+	Window int `json:"window" range:"3..10000" active:"yes"`
 	// Change settings by itself when that is expected to help, and back when it did not.
 	AutoApply bool `json:"auto_apply"`
 	// By how much a figure must be worse than the baseline to be called a regression; 0.2 is 20 %.

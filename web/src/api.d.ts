@@ -194,6 +194,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/performance/trends": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See where the figures are going
+         * @description Over the last `monitoring.window` means of `monitoring.interval_seconds` each. A trend is one where the order of the samples is no chance (Mann's test, 5 %). What is recommended is not done by itself.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["get-performance-trends"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/profile/cpu": {
         parameters: {
             query?: never;
@@ -1638,6 +1660,29 @@ export interface components {
             /** @description As it was given; absent when it is long or secret. */
             value?: unknown;
         };
+        /** @description A FigureTrend is the course of one figure. */
+        FigureTrend: {
+            /**
+             * Format: double
+             * @description From the first sample to the last one, by a slope that outliers do not bend.
+             */
+            change_percent: number | null;
+            /** @description Whether that is the way it is wanted to go; null when it is steady or may go either way. */
+            good: boolean | null;
+            /** Format: double */
+            last: number;
+            /**
+             * Format: date-time
+             * @description When the last one begins.
+             */
+            last_sample: string;
+            /** Format: double */
+            median: number;
+            /** Format: int64 */
+            samples: number;
+            /** @description Rising, falling, steady, or unknown with fewer than five samples. */
+            trend: string;
+        };
         /** @description A FileProgress is how far one file of a download is. Files of the same content are fetched once, and grow together. */
         FileProgress: {
             /** Format: int64 */
@@ -2148,6 +2193,25 @@ export interface components {
                 [key: string]: string;
             };
         };
+        /** @description PerformanceCourse is where figures are going. */
+        PerformanceCourse: {
+            /**
+             * Format: double
+             * @description Between two samples.
+             */
+            interval_seconds: number;
+            /** @description Never null. */
+            recommendations: components["schemas"]["PerformanceRecommendation"][];
+            /** @description Trends has the figures of which anything is known, by group and name; never null. */
+            trends: {
+                [key: string]: components["schemas"]["FigureTrend"];
+            };
+            /**
+             * Format: int64
+             * @description Samples that are looked at, at most.
+             */
+            window: number;
+        };
         /** @description PerformanceHistory is one figure over time. */
         PerformanceHistory: {
             /** Format: date-time */
@@ -2178,6 +2242,18 @@ export interface components {
              * @description When it begins.
              */
             timestamp: string;
+        };
+        /** @description A PerformanceRecommendation is something that may help. Nothing is changed by itself. */
+        PerformanceRecommendation: {
+            advised: string;
+            command: string;
+            current: string;
+            /** @description In words. */
+            reason: string;
+            /** @description The key to change. */
+            setting: string;
+            /** @description Such as reduce_concurrent_downloads. */
+            type: string;
         };
         /** @description A PerformanceTrend is that of one model. What nobody knows is null. */
         PerformanceTrend: {
@@ -3532,6 +3608,114 @@ export interface operations {
             };
             /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
             422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "get-performance-trends": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "interval_seconds": 300,
+                     *       "window": 10,
+                     *       "trends": {
+                     *         "downloads.average_speed_mbps": {
+                     *           "trend": "falling",
+                     *           "good": false,
+                     *           "change_percent": -23.5,
+                     *           "median": 610,
+                     *           "last": 540,
+                     *           "samples": 10,
+                     *           "last_sample": "2026-03-01T09:30:00Z"
+                     *         }
+                     *       },
+                     *       "recommendations": [
+                     *         {
+                     *           "type": "reduce_concurrent_downloads",
+                     *           "reason": "downloads have become 24 % slower",
+                     *           "setting": "downloads.max_concurrent_downloads",
+                     *           "current": "3",
+                     *           "advised": "2",
+                     *           "command": "ema config set downloads.max_concurrent_downloads 2"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PerformanceCourse"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
