@@ -68,7 +68,7 @@ func (d disk) state(name string) (*state, error) {
 		return nil, fmt.Errorf("%s: %w", name, errNoFile)
 	}
 	s := &state{Mode: info.Mode() &^ fs.ModeType, Modified: info.ModTime()}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+	if owner, ok := ownerOf(info); ok {
 		s.UID, s.GID = int(owner.Uid), int(owner.Gid)
 	}
 	s.Data, err = d.root.ReadFile(name)
@@ -144,7 +144,7 @@ func fill(f *os.File, s state) error {
 	if err != nil {
 		return err
 	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && (int(owner.Uid) != s.UID || int(owner.Gid) != s.GID) {
+	if owner, ok := ownerOf(info); ok && (int(owner.Uid) != s.UID || int(owner.Gid) != s.GID) {
 		if err := f.Chown(s.UID, s.GID); err != nil {
 			return err
 		}
@@ -198,7 +198,8 @@ func (d disk) sync(name string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// makeFolders makes a folder and those above it, for good.
+// makeFolders makes a folder and those above it, for good. Each belongs to whom the one above belongs to: root may make them
+// in the home of somebody who needs them later.
 func makeFolders(name string) error {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
 		return nil
@@ -216,7 +217,20 @@ func makeFolders(name string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	info, err := f.Stat()
+	if owner, ok := ownerOf(info); err == nil && ok && os.Geteuid() == 0 {
+		err = os.Lchown(name, int(owner.Uid), int(owner.Gid))
+	}
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// ownerOf is to whom a file belongs.
+func ownerOf(info fs.FileInfo) (*syscall.Stat_t, bool) {
+	if info == nil {
+		return nil, false
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	return owner, ok
 }
 
 // failed is the error about a file that could not be read or changed.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -99,7 +100,7 @@ func (n notebook) lock() (func() error, error) {
 // load reads the journal; nil when there is none.
 func (n notebook) load() (*journal, error) {
 	file := filepath.Join(n.folder, journalFile)
-	raw, err := os.ReadFile(file)
+	raw, err := trusted(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // there is none, and that is no mistake
 	}
@@ -117,11 +118,49 @@ func (n notebook) load() (*journal, error) {
 		}
 	}
 	for _, e := range j.Entries {
-		if !fs.ValidPath(e.Path) || !slices.Contains([]kind{ofValue, ofSide, ofFile, ofFolder}, e.Kind) || e.Former == nil && (e.Kind == ofValue || e.Kind == ofSide) {
+		if !e.valid() {
 			return nil, &model.Error{Op: "read the backup", Class: model.Integrity, File: file, Err: fmt.Errorf("%w: its entry %q", errMalformed, e.Path)}
 		}
 	}
 	return &j, nil
+}
+
+// errStranger is wrapped where a backup could be somebody else's.
+var errStranger = errors.New("it belongs to another user, or others may write to it")
+
+// trusted reads a file that nobody but this user can have written: it says what is written to the files of the system, and
+// the state folder may be that of a user who may not write there.
+func trusted(file string) ([]byte, error) {
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if owner, ok := ownerOf(info); !ok || !info.Mode().IsRegular() || int(owner.Uid) != os.Geteuid() || info.Mode()&0o022 != 0 {
+		return nil, fmt.Errorf("%w: %w", errStranger, fs.ErrPermission)
+	}
+	return io.ReadAll(f)
+}
+
+// valid reports whether apply can have made the entry: it changes nothing but these.
+func (e *entry) valid() bool {
+	if !fs.ValidPath(e.Path) {
+		return false
+	}
+	kernel := strings.HasPrefix(e.Path, "proc/sys/") || strings.HasPrefix(e.Path, "sys/")
+	switch e.Kind {
+	case ofValue, ofSide:
+		return kernel && e.Former != nil
+	case ofFile:
+		return slices.Contains([]string{sysctlFile, udevFile, tmpfilesFile, fstabFile}, e.Path)
+	case ofFolder:
+		return holds(e.Path, []entry{{Path: sysctlFile}, {Path: udevFile}, {Path: tmpfilesFile}})
+	}
+	return false
 }
 
 // save has the journal on the disk, with all folders above it.

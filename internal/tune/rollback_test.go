@@ -511,6 +511,7 @@ func TestASpoiltBackupIsRefused(t *testing.T) {
 		"cut":      string(good[:len(good)/2]),
 		"newer":    strings.Replace(string(good), `"version": 1`, `"version": 2`, 1),
 		"escaping": strings.Replace(string(good), `"path": "proc`, `"path": "../proc`, 1),
+		"foreign":  strings.Replace(string(good), `"path": "etc/udev/rules.d/90-ema.rules`, `"path": "etc/shadow`, 1),
 	} {
 		if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
@@ -518,6 +519,18 @@ func TestASpoiltBackupIsRefused(t *testing.T) {
 		if _, err := m.Rollback(t.Context(), Areas(), true); model.ClassOf(err) != model.Integrity {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if err := errors.Join(os.WriteFile(file, good, 0o600), os.Chmod(file, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Rollback(t.Context(), Areas(), true); !errors.Is(err, errStranger) {
+		t.Errorf("a backup that anybody may write to: %v", err)
+	}
+	if err := errors.Join(os.Rename(file, file+".real"), os.Symlink(file+".real", file)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Rollback(t.Context(), Areas(), true); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("a backup that is a link: %v", err)
 	}
 	theirs.same(t, treeOf(t, s.root))
 }
