@@ -1,4 +1,3 @@
-// Package tune says what should be changed on this machine, and why.
 package tune
 
 import (
