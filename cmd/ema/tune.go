@@ -190,11 +190,11 @@ func (t *tuning) check() (failed error) {
 			return err
 		}
 		if n := len(advisedOf(answer.Settings)); n > 0 {
-			root := ""
+			command := "ema tune apply"
 			if t.needsRoot() {
-				root = ", as root"
+				command = t.asRoot("apply")
 			}
-			fmt.Fprintf(w, "\n%s advised that differ%s; set them with%s: ema tune apply\n", count(n, "setting is", "settings are"), map[bool]string{true: "s"}[n == 1], root)
+			fmt.Fprintf(w, "\n%s not as advised; this sets what is: %s\n", count(n, "setting is", "settings are"), command)
 		}
 		if !answer.Backup.Made.IsZero() {
 			fmt.Fprintf(w, "\nwhat was here before %s is put back by: ema tune rollback\n", answer.Backup.Made.Local().Format("2006-01-02 15:04"))
@@ -211,15 +211,20 @@ func advisedOf(all []tune.Setting) []tune.Setting {
 // needsRoot reports whether changes need another user than this one. The files of another root may be anybody's.
 func (t *tuning) needsRoot() bool { return filepath.Clean(t.root) == "/" && os.Geteuid() != 0 }
 
-// asRoot is the error of a change that needs root.
-func (t *tuning) asRoot(op string) error {
+// asRoot is the command by which root does that, for this user's store.
+func (t *tuning) asRoot(op string) string {
 	s, err := t.app.store()
-	if err != nil {
-		return err
+	if err != nil { // told by whoever needs the store
+		return "sudo ema tune " + op
 	}
+	return fmt.Sprintf("sudo ema --store %s tune %s", shellWord(s.Path()), op)
+}
+
+// refused is the error of a change that needs root.
+func (t *tuning) refused(op string) error {
 	return &model.Error{
 		Op: op, Class: model.Auth, Err: errors.New("settings of the operating system are root's to change"),
-		Hint: fmt.Sprintf("run it as root, for this store: sudo ema --store %s tune %s", shellWord(s.Path()), op),
+		Hint: "run it as root, for this store: " + t.asRoot(op),
 	}
 }
 
@@ -256,7 +261,7 @@ func (t *tuning) apply(ctx context.Context) (failed error) {
 		}
 	}
 	if t.needsRoot() {
-		return t.asRoot("apply")
+		return t.refused("apply")
 	}
 	if err := t.agree(ctx); err != nil {
 		return err
@@ -328,7 +333,7 @@ func readLine(ctx context.Context, in *os.File) (string, error) {
 
 func (t *tuning) rollback(ctx context.Context) (failed error) {
 	if t.needsRoot() {
-		return t.asRoot("rollback")
+		return t.refused("rollback")
 	}
 	m, answer, areas, err := t.open()
 	if err != nil {

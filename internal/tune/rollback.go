@@ -99,10 +99,13 @@ func failedSave(err error, backup string) error {
 
 // strayed is the error of a rollback that has no backup where there is a file of ours whose backup is elsewhere.
 func (m *Machine) strayed(areas []Area) error {
-	for name, area := range map[string]Area{sysctlFile: Sysctl, udevFile: Scheduler, tmpfilesFile: Governor} {
-		text, _, err := m.from.read(name)
-		if backup := marked(text); err == nil && backup != "" && slices.Contains(areas, area) {
-			return elsewhere("rollback", name, backup)
+	for _, own := range []struct {
+		area Area
+		name string
+	}{{Sysctl, sysctlFile}, {Scheduler, udevFile}, {Governor, tmpfilesFile}} {
+		text, _, err := m.from.read(own.name)
+		if backup := marked(text); err == nil && backup != "" && slices.Contains(areas, own.area) {
+			return elsewhere("rollback", own.name, backup)
 		}
 	}
 	return nil

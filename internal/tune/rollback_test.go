@@ -571,11 +571,15 @@ func TestFoldersThatOthersUseMeanwhileStay(t *testing.T) {
 type kernel struct {
 	changer
 	refuses string // a file that takes no value
+	bounds  string // a file that takes another one
 }
 
 func (k kernel) set(name, text string) error {
 	if name == k.refuses {
 		return &fs.PathError{Op: "write", Path: name, Err: syscall.EINVAL}
+	}
+	if name == k.bounds {
+		text = "17\n"
 	}
 	if path.Base(name) != "scheduler" {
 		return k.changer.set(name, text)
@@ -625,7 +629,7 @@ func TestAValueThatTheKernelRefusesIsNotMadeToLast(t *testing.T) {
 	s := newStand(t, ordinary())
 	was := treeOf(t, s.root)
 	m := s.open(t)
-	m.from = kernel{m.from, sysctlPath(congestion)}
+	m.from = kernel{changer: m.from, refuses: sysctlPath(congestion)}
 	changed, err := m.Apply(t.Context(), advice(m), true)
 	if !errors.Is(err, syscall.EINVAL) || !strings.Contains(fmt.Sprint(err), "ema tune rollback") || len(changed) == 0 || s.read(t, sysctlFile) != "" {
 		t.Fatalf("%v, %v", changed, err)
@@ -634,6 +638,16 @@ func TestAValueThatTheKernelRefusesIsNotMadeToLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	was.same(t, treeOf(t, s.root))
+}
+
+func TestAValueThatTheKernelMadeAnotherOneIsNotMadeToLast(t *testing.T) {
+	s := newStand(t, ordinary())
+	m := s.open(t)
+	m.from = kernel{changer: m.from, bounds: sysctlPath(dirtyRatio)}
+	_, err := m.Apply(t.Context(), advice(m), true)
+	if err == nil || !strings.Contains(err.Error(), `the kernel made "17" of "15"`) || s.read(t, sysctlFile) != "" {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestNothingBeginsWhereSomethingCannotBeWritten(t *testing.T) {
@@ -654,11 +668,15 @@ func (readOnly) writable(name string) error {
 	return &fs.PathError{Op: "open", Path: name, Err: syscall.EROFS}
 }
 
-func TestWhatIsPutBackIsAsOldAsItWas(t *testing.T) {
+func TestWhatIsPutBackIsAsOldAsItWasAndWhoseItWas(t *testing.T) {
 	s := newStand(t, ordinary())
 	old := time.Date(2020, 1, 2, 3, 4, 5, 6000, time.UTC)
 	file := filepath.Join(s.root, "etc/fstab")
-	if err := os.Chtimes(file, old, old); err != nil {
+	uid, gid := os.Geteuid(), os.Getegid()
+	if uid == 0 { // nobody else may give files away
+		uid, gid = 1234, 1235
+	}
+	if err := errors.Join(os.Chown(file, uid, gid), os.Chtimes(file, old, old)); err != nil {
 		t.Fatal(err)
 	}
 	m := s.open(t)
@@ -666,7 +684,11 @@ func TestWhatIsPutBackIsAsOldAsItWas(t *testing.T) {
 	if _, err2 := m.Rollback(t.Context(), Areas(), false); errors.Join(err, err2) != nil {
 		t.Fatal(err, err2)
 	}
-	if info, err := os.Stat(file); err != nil || !info.ModTime().Equal(old) {
-		t.Errorf("%v, %v", info.ModTime(), err)
+	info, err := os.Stat(file)
+	if err != nil || !info.ModTime().Equal(old) {
+		t.Fatalf("%v", err)
+	}
+	if owner, ok := ownerOf(info); !ok || int(owner.Uid) != uid || int(owner.Gid) != gid {
+		t.Errorf("it belongs to %+v", owner)
 	}
 }

@@ -95,6 +95,12 @@ func (d Disk) rotates() (bool, error) {
 	return false, fmt.Errorf("%w: %q", errMalformed, d.Rotational.Text)
 }
 
+// virtual reports whether the disk is one that the machine outside makes: what it is made of cannot be seen from here, and
+// most say that they rotate.
+func (d Disk) virtual() bool {
+	return strings.HasPrefix(d.Name, "vd") || strings.HasPrefix(d.Name, "xvd")
+}
+
 func (d Disk) scheduler() Setting {
 	s := Setting{
 		Area: Scheduler, Name: d.Name + " scheduler",
@@ -102,6 +108,10 @@ func (d Disk) scheduler() Setting {
 		Risk: "without a scheduler storage_tiers.*.io_priority does not act on that disk",
 	}
 	rotates, err := d.rotates()
+	if d.virtual() {
+		rotates, err = false, nil
+		s.Why = "the machine outside orders what a virtual disk is asked for once more"
+	}
 	if err == nil && rotates {
 		s.Why = "a disk with moving parts is faster in order, and a deadline keeps readers from waiting behind long writes"
 		s.Risk = "bfq shares a disk more evenly between programs that read at once"
@@ -155,6 +165,9 @@ func (d Disk) readAhead() Setting {
 	}
 	s.Current = d.ReadAhead.value()
 	rotates, err := d.rotates()
+	if d.virtual() {
+		rotates, err = false, nil
+	}
 	if err != nil {
 		s.unknown("whether the disk rotates cannot be told: %v", err)
 		return s

@@ -71,6 +71,8 @@ func TestAdviceFitsTheMachine(t *testing.T) {
 		"old kernels call it noop":                       {map[string]string{"sys/block/nvme0n1/queue/scheduler": "noop deadline [cfq]\n"}, "nvme0n1 scheduler", Advised, "noop", ""},
 		"what is not offered is not advised":             {map[string]string{"sys/block/sda/queue/scheduler": "[none] kyber\n"}, "sda scheduler", Unknown, "", "only none, kyber"},
 		"a disk of unknown kind is left alone":           {map[string]string{"sys/block/sda/queue/rotational": "-"}, "sda scheduler", Unknown, "", "rotates"},
+		"a virtual disk is what it is":                   {map[string]string{"sys/block/vda/queue/scheduler": "[none] mq-deadline\n", "sys/block/vda/queue/rotational": "1\n"}, "vda scheduler", Fine, "none", ""},
+		"a virtual disk needs no fair shares":            {map[string]string{"sys/block/vda/queue/scheduler": "none mq-deadline [bfq]\n", "sys/block/vda/queue/rotational": "1\n"}, "vda scheduler", Advised, "none", ""},
 		"flash reads ahead":                              {nil, "nvme0n1 read_ahead_kb", Advised, "512", ""},
 		"disks with moving parts read further":           {nil, "sda read_ahead_kb", Advised, "1024", ""},
 		"more read ahead stays":                          {map[string]string{"sys/block/sda/queue/read_ahead_kb": "4096\n"}, "sda read_ahead_kb", Fine, "4096", ""},
