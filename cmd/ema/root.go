@@ -54,6 +54,7 @@ func rootCommand(a *app) *cobra.Command {
 		storeCommand(a),
 		dbCommand(a),
 		loadTestCommand(a),
+		profileCommand(a),
 		doctorCommand(a),
 		configCommand(a),
 		versionCommand(a),

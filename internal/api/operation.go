@@ -63,11 +63,10 @@ const (
 	opReady                = "get-ready"
 	opProfile              = "get-profile"
 	opProfiles             = "list-profiles"
-	// The end of the id is that of the path.
-	opProfileCPU  = "profile-cpu"
-	opProfileHeap = "profile-heap"
-	opDocument    = "get-document"
-	opDocumented  = "get-documentation"
+	opProfileCPU           = "profile-cpu"
+	opProfileHeap          = "profile-heap"
+	opDocument             = "get-document"
+	opDocumented           = "get-documentation"
 )
 
 // roles are the least roles that operations need. It is the one place where that is said; trust.None is everybody. For
@@ -303,7 +302,7 @@ func reasons() map[int]string {
 		http.StatusUnauthorized:          "No key was shown, or one that is not known.",
 		http.StatusForbidden:             "The key's role does not permit this.",
 		http.StatusNotFound:              "There is no such thing.",
-		http.StatusConflict:              "The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows.",
+		http.StatusConflict:              "What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows.",
 		http.StatusGone:                  "What was asked for is forgotten.",
 		http.StatusRequestEntityTooLarge: "The body is too large.",
 		http.StatusUnsupportedMediaType:  "The body is not declared as JSON.",

@@ -114,6 +114,8 @@ type Server struct {
 	Ready     func(ctx context.Context) error // why the daemon cannot serve, or nil
 	Resources func(ctx context.Context) (client.Resources, error)
 	Trail     trail
+	// Memory is what this process has now, and had at most since it began.
+	Memory func() (now, peak model.Bytes, err error)
 
 	// Execute runs a command within the daemon until it ends or ctx does, and returns its exit code.
 	Execute func(ctx context.Context, c Command, stdout, stderr io.Writer) int

@@ -138,8 +138,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Take a profile of the daemon: cpu
-         * @description The same as /debug/pprof/profile.
+         * Profile what the daemon's processors do
+         * @description For `go tool pprof`. One such profile is taken at a time. It ends before its time when the daemon stops, and when nobody waits for it any more. `Ema-Memory-Current` and `Ema-Memory-Peak` tell the memory of the daemon, now and at most since it began, in bytes.
          *
          *     Needs the role `admin`.
          */
@@ -160,8 +160,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Take a profile of the daemon: heap
-         * @description The same as /debug/pprof/heap.
+         * Profile what the daemon's memory holds
+         * @description For `go tool pprof`. Garbage is collected first, so that it tells of what is in use. `Ema-Memory-Current` and `Ema-Memory-Peak` tell the memory of the daemon, now and at most since it began, in bytes.
          *
          *     Needs the role `admin`.
          */
@@ -2110,7 +2110,7 @@ export interface operations {
     "profile-cpu": {
         parameters: {
             query?: {
-                /** @description For how long. */
+                /** @description For how long; 10 when it is not said. */
                 seconds?: number;
             };
             header?: never;
@@ -2156,6 +2156,17 @@ export interface operations {
             };
             /** @description The key's role does not permit this. */
             403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
@@ -2226,10 +2237,7 @@ export interface operations {
     };
     "profile-heap": {
         parameters: {
-            query?: {
-                /** @description For how long. */
-                seconds?: number;
-            };
+            query?: never;
             header?: never;
             path?: never;
             cookie?: never;
@@ -2295,17 +2303,6 @@ export interface operations {
             };
             /** @description The body is not declared as JSON. */
             415: {
-                headers: {
-                    /** @description By which the request can be found in the log and in the audit trail. */
-                    "X-Request-Id"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Envelope"];
-                };
-            };
-            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
-            422: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
@@ -3600,7 +3597,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -4366,7 +4363,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -4787,7 +4784,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -4919,7 +4916,7 @@ export interface operations {
     "get-profile": {
         parameters: {
             query?: {
-                /** @description For how long; others than profile and trace then tell of that time alone. */
+                /** @description For how long: of profile up to 300, of others up to 30; others than profile and trace then tell of that time alone. */
                 seconds?: number;
                 /** @description 1 and 2 are text for people. */
                 debug?: number;
@@ -4975,6 +4972,17 @@ export interface operations {
             };
             /** @description There is no such thing. */
             404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
