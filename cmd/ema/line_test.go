@@ -165,6 +165,7 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"updates.check_interval_hours":              {{"7", "config", "Updates.CheckIntervalHours", config.Hours(7)}},
 		"updates.keep_previous_hours":               {{"7", "config", "Updates.KeepPreviousHours", config.Hours(7)}},
 		"monitoring.alert_webhook":                  {{"http://hooks.example/a", "config", "Monitoring.AlertWebhook", "http://hooks.example/a"}},
+		"monitoring.flight_recorder":                {{"true", "config", "Monitoring.FlightRecorder", true}},
 		"cleanup.keep_recent_days":                  {{"3", "wish", "KeepRecent", 3 * 24 * time.Hour}},
 
 		"storage_tiers.hot.path":                                {{"/models", "store", "Path", "/models"}},

@@ -104,6 +104,7 @@ func TestTheContractHolds(t *testing.T) {
 		{"GET ^/debug/pprof/{profile}", "^/debug/pprof/profile?seconds=1", "", 200, ""},
 		{"POST /admin/profile/cpu", "/admin/profile/cpu?seconds=many", "", 422, problemFields},
 		{"POST /admin/profile/heap", "", "", 200, ""},
+		{"POST /admin/profile/trace", "", "", 200, ""},
 		{"GET ^/ws", "", "", 426, ""},
 	} {
 		method, pattern, _ := strings.Cut(c.op, " ")

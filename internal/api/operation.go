@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -65,6 +66,7 @@ const (
 	opProfiles             = "list-profiles"
 	opProfileCPU           = "profile-cpu"
 	opProfileHeap          = "profile-heap"
+	opProfileTrace         = "profile-trace"
 	opDocument             = "get-document"
 	opDocumented           = "get-documentation"
 )
@@ -112,20 +114,21 @@ func roles() map[string]trust.Role {
 		opPin:     trust.PowerUser,
 		opCleanup: trust.PowerUser,
 
-		opConfig:      trust.Admin,
-		opUpdate:      trust.Admin,
-		opSchema:      trust.Admin,
-		opValidate:    trust.Admin,
-		opHealth:      trust.Admin,
-		opVersion:     trust.Admin,
-		opResources:   trust.Admin,
-		opAudit:       trust.Admin,
-		opReload:      trust.Admin,
-		opRun:         trust.Admin,
-		opProfile:     trust.Admin,
-		opProfiles:    trust.Admin,
-		opProfileCPU:  trust.Admin,
-		opProfileHeap: trust.Admin,
+		opConfig:       trust.Admin,
+		opUpdate:       trust.Admin,
+		opSchema:       trust.Admin,
+		opValidate:     trust.Admin,
+		opHealth:       trust.Admin,
+		opVersion:      trust.Admin,
+		opResources:    trust.Admin,
+		opAudit:        trust.Admin,
+		opReload:       trust.Admin,
+		opRun:          trust.Admin,
+		opProfile:      trust.Admin,
+		opProfiles:     trust.Admin,
+		opProfileCPU:   trust.Admin,
+		opProfileHeap:  trust.Admin,
+		opProfileTrace: trust.Admin,
 
 		// Whoever watches over processes has no key, and the document is no secret.
 		opAlive:      trust.None,
@@ -137,6 +140,14 @@ func roles() map[string]trust.Role {
 		all[opHealthOf+part] = trust.Admin
 	}
 	return all
+}
+
+// slowAnswer is how long an answer takes that is slow.
+const slowAnswer = time.Second
+
+// lasting are the operations whose answers last as long as something else does, so that none of them is slow.
+func lasting() []string {
+	return []string{opRun, opEvents, opLive, opProfile, opProfileCPU, opProfileHeap, opProfileTrace, opAnalyticsExport}
 }
 
 // roleOf is the least role for an action of manage-download: whoever may use the daemon may start, and whoever manages

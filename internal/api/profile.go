@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,6 +57,29 @@ func (s *Server) offerProfiles(rt *router) {
 		id: opProfileHeap, method: http.MethodPost, path: Base + "/admin/profile/heap", tag: tagAdmin, summary: "Profile what the daemon's memory holds",
 		text: "For `go tool pprof`. Garbage is collected first, so that it tells of what is in use." + memory, kind: profileKind,
 	}, rt.handled(s.profileHeap))
+	if s.Recorded == nil {
+		return
+	}
+	rt.raw(operation{
+		id: opProfileTrace, method: http.MethodPost, path: Base + "/admin/profile/trace", tag: tagAdmin, summary: "Get what the daemon did in the last seconds",
+		text: "For `go tool trace`: up to 10 seconds, as far as 16 MiB of memory reach, if `monitoring.flight_recorder` is set." + memory,
+		kind: profileKind, fails: []int{http.StatusConflict},
+	}, rt.handled(s.recorded))
+}
+
+// ErrNotRecording means that the flight recorder does not run.
+var ErrNotRecording = errors.New("the flight recorder does not run; let it, by setting monitoring.flight_recorder to true")
+
+// recorded is what the flight recorder has.
+func (s *Server) recorded(w http.ResponseWriter, _ *http.Request) error {
+	var taken bytes.Buffer // a failure at the end must not look like a whole one
+	if err := s.Recorded(&taken); errors.Is(err, ErrNotRecording) {
+		return &Error{Code: NotRecording, Message: ErrNotRecording.Error(), Class: model.Usage, Status: http.StatusConflict}
+	} else if err != nil {
+		return err
+	}
+	s.answerProfile(w, "seconds", "trace", taken.Bytes())
+	return nil
 }
 
 // number is what the query says under that name; 0 when it says nothing.
@@ -133,7 +157,7 @@ func (s *Server) profileCPU(w http.ResponseWriter, r *http.Request) error {
 	case <-r.Context().Done():
 	}
 	profiles.StopCPUProfile()
-	s.answerProfile(w, "cpu", taken.Bytes())
+	s.answerProfile(w, "cpu", "pprof", taken.Bytes())
 	return nil
 }
 
@@ -144,12 +168,12 @@ func (s *Server) profileHeap(w http.ResponseWriter, _ *http.Request) error {
 	if err := profiles.Lookup("heap").WriteTo(&taken, 0); err != nil {
 		return err
 	}
-	s.answerProfile(w, "heap", taken.Bytes())
+	s.answerProfile(w, "heap", "pprof", taken.Bytes())
 	return nil
 }
 
 // answerProfile writes a profile, and how much memory this process has.
-func (s *Server) answerProfile(w http.ResponseWriter, kind string, taken []byte) {
+func (s *Server) answerProfile(w http.ResponseWriter, kind, ending string, taken []byte) {
 	h := w.Header()
 	if s.Memory != nil {
 		now, peak, err := s.Memory()
@@ -162,7 +186,7 @@ func (s *Server) answerProfile(w http.ResponseWriter, kind string, taken []byte)
 	}
 	h.Set("Content-Type", profileKind)
 	h.Set("Content-Length", strconv.Itoa(len(taken)))
-	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="ema-%s-%s.pprof"`, kind, time.Now().UTC().Format("20060102-150405")))
+	h.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="ema-%s-%s.%s"`, kind, time.Now().UTC().Format("20060102-150405"), ending))
 	if _, err := w.Write(taken); err != nil {
 		s.Log.Debug("answer not taken", "error", err.Error())
 	}

@@ -5,12 +5,15 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	profiles "runtime/pprof"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/pprof/profile"
@@ -170,4 +173,45 @@ func TestAProfileIsAnsweredAlsoWhereTheMemoryCannotBeRead(t *testing.T) {
 	if raw, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK || len(raw) == 0 || res.Header.Get(client.MemoryNow) != "" {
 		t.Errorf("%s, %v", res.Status, err)
 	}
+}
+
+func TestTheFlightRecorderIsReadWhenItRuns(t *testing.T) {
+	for promise, c := range map[string]struct {
+		recorded func(io.Writer) error
+		status   int
+		code     Code
+	}{
+		"it runs":          {func(w io.Writer) error { _, err := io.WriteString(w, "a trace"); return err }, http.StatusOK, ""},
+		"it does not run":  {func(io.Writer) error { return ErrNotRecording }, http.StatusConflict, NotRecording},
+		"it fails halfway": {func(w io.Writer) error { _, _ = io.WriteString(w, "a tr"); return errors.New("no") }, http.StatusInternalServerError, Internal},
+	} {
+		s, _, _ := whole(t)
+		s.Recorded = c.recorded
+		res := ask(t, s.Handler(), trust.Admin, "POST", Base+"/admin/profile/trace", "")
+		if res.StatusCode != c.status {
+			t.Errorf("%s: %s", promise, res.Status)
+		} else if c.code != "" && no(t, res).Code != c.code {
+			t.Errorf("%s: another code than %s", promise, c.code)
+		}
+	}
+}
+
+func TestOnlyAnswersThatShouldBeQuickAreCalledSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow []string
+		s, _, _ := whole(t)
+		s.Slow = func(operation string, took time.Duration) { slow = append(slow, fmt.Sprint(operation, " ", took)) }
+		wait := time.Second
+		s.Reload = func(context.Context) (Reloaded, error) { time.Sleep(wait); return Reloaded{}, nil }
+		s.Execute = func(context.Context, Command, io.Writer, io.Writer) int { time.Sleep(wait); return 0 }
+		h := s.Handler()
+		for range 2 {
+			ask(t, h, trust.Admin, "POST", Base+"/admin/reload", "")
+			ask(t, h, trust.Admin, "POST", Base+"/admin/run", `{"args":["gc"]}`)
+			wait = 1500 * time.Millisecond
+		}
+		if want := []string{"reload-config 1.5s"}; !slices.Equal(slow, want) {
+			t.Errorf("slow: %v, want %v", slow, want)
+		}
+	})
 }

@@ -172,6 +172,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/profile/trace": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Get what the daemon did in the last seconds
+         * @description For `go tool trace`: up to 10 seconds, as far as 16 MiB of memory reach, if `monitoring.flight_recorder` is set. `Ema-Memory-Current` and `Ema-Memory-Peak` tell the memory of the daemon, now and at most since it began, in bytes.
+         *
+         *     Needs the role `admin`.
+         */
+        post: operations["profile-trace"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/reload": {
         parameters: {
             query?: never;
@@ -2281,6 +2303,120 @@ export interface operations {
             };
             /** @description The key's role does not permit this. */
             403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "profile-trace": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
