@@ -326,16 +326,18 @@ func (r profileReport) print(w io.Writer) error {
 		fmt.Fprintf(w, " in %s", duration(time.Duration(r.Seconds*float64(time.Second))))
 	}
 	fmt.Fprint(w, "\n\n")
+	if len(r.Functions) == 0 {
+		fmt.Fprintln(w, "nothing was seen: it did next to nothing meanwhile")
+	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "FLAT\tFLAT %\tCUM\tCUM %\t  FUNCTION") // the last cell stands left
-	for _, f := range r.Functions {
+	for i, f := range r.Functions {
+		if i == 0 {
+			fmt.Fprintln(table, "FLAT\tFLAT %\tCUM\tCUM %\t  FUNCTION") // the last cell stands left
+		}
 		fmt.Fprintf(table, "%s\t%.1f\t%s\t%.1f\t  %s\n", r.amount(f.Flat), f.FlatPercent, r.amount(f.Cum), f.CumPercent, f.Name)
 	}
 	if err := table.Flush(); err != nil {
 		return err
-	}
-	if len(r.Functions) == 0 {
-		fmt.Fprintln(w, "nothing was seen: it did next to nothing meanwhile")
 	}
 	_, err := fmt.Fprintf(w, "\nmemory: %s now, %s at most since the process began\nkept: %s\nlook further with: %s\n",
 		model.Bytes(r.Memory), model.Bytes(r.MemoryPeak), r.File, r.Further)
