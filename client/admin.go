@@ -115,3 +115,21 @@ type AuditEntry struct {
 	Result    string    `json:"result"`                // ok, or the Code of the refusal
 	RequestID string    `json:"request_id"`            // as X-Request-Id said
 }
+
+// The headers of a profile: what the daemon's process has of memory now, and had at most since it began, in bytes.
+const (
+	MemoryNow  = "Ema-Memory-Current"
+	MemoryPeak = "Ema-Memory-Peak"
+)
+
+// The kinds of profiles.
+const (
+	ProfileCPU  = "cpu"  // what the processors do
+	ProfileHeap = "heap" // what the memory holds
+)
+
+// A ProfileTold is what a daemon tells beside a profile of itself. A figure that it cannot tell is 0.
+type ProfileTold struct {
+	MemoryBytes     int64 // of its process, when the profile was done
+	MemoryPeakBytes int64 // at most, since it began
+}

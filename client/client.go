@@ -415,6 +415,39 @@ func (c *Client) Audit(ctx context.Context, page, limit int) (a Audit, err error
 	return a, c.call(ctx, http.MethodGet, fmt.Sprintf("/admin/audit?page=%d&limit=%d", page, limit), nil, &a)
 }
 
+// Profile has the daemon profile itself, and writes what go tool pprof reads. For took, in whole seconds from 1 to 300, a profile of
+// the kind ProfileCPU tells what its processors did; one of the kind ProfileHeap is of the moment. When ctx ends, the daemon stops it.
+func (c *Client) Profile(ctx context.Context, kind string, took time.Duration, w io.Writer) (told ProfileTold, err error) {
+	path := "/admin/profile/" + kind
+	patient := c
+	if kind == ProfileCPU {
+		path += "?seconds=" + strconv.Itoa(int(took/time.Second))
+		patient = c.waiting(took)
+		defer patient.Close()
+	}
+	res, err := patient.do(ctx, http.MethodPost, path, nil, binary)
+	if err != nil {
+		return ProfileTold{}, err
+	}
+	defer res.Body.Close()
+	if _, err = io.Copy(w, res.Body); err != nil && ctx.Err() == nil {
+		err = &model.Error{Op: "ask the daemon", Class: model.Truncated, URL: c.where, Err: fmt.Errorf("its answer stops in the middle: %w", err), Hint: "ask again"}
+	}
+	for name, to := range map[string]*int64{MemoryNow: &told.MemoryBytes, MemoryPeak: &told.MemoryPeakBytes} {
+		*to, _ = strconv.ParseInt(res.Header.Get(name), 10, 64) //nolint:errcheck // what is no number was not told
+	}
+	return told, err
+}
+
+// waiting is a client that waits longer for the beginning of an answer, by that time.
+func (c *Client) waiting(longer time.Duration) *Client {
+	patient := *c
+	if k, ok := c.http.Transport.(*keyed); ok {
+		patient.http = newHTTP(k.Clone(), k.key, c.limit+longer)
+	}
+	return &patient
+}
+
 // call asks and reads one JSON object.
 func (c *Client) call(ctx context.Context, method, path string, body, into any) error {
 	reading, cancel := context.WithTimeout(ctx, 2*c.limit)
@@ -443,6 +476,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, into any) 
 const (
 	document = "application/json"
 	stream   = "application/x-ndjson" // a JSON object a line
+	binary   = "application/octet-stream"
 )
 
 // do asks for an answer of that kind. What is no success comes back as an *Error, and a daemon that is not there as

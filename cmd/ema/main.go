@@ -35,21 +35,28 @@ func run(a *app, root *cobra.Command, args []string) int {
 
 // execute executes one command line until ctx is cancelled, and returns the exit code.
 func execute(ctx context.Context, a *app, root *cobra.Command, args []string) int {
+	if err := perform(ctx, a, root, args); err != nil {
+		return exitCode(err, ctx.Err() != nil)
+	}
+	return 0
+}
+
+// perform executes one command line until ctx is cancelled. An error was printed, and decides the exit code.
+func perform(ctx context.Context, a *app, root *cobra.Command, args []string) error {
 	a.args = args
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
-		return 0
+		return nil
 	}
 	if !a.running && model.ClassOf(err) == model.Other { // the command line was not understood
 		err = &usageError{err}
 		a.json = a.json || slices.Contains(args, "--json")
 	}
-	interrupted := ctx.Err() != nil
 	if _, done := errors.AsType[*reportedError](err); !done {
-		a.report(err, interrupted)
+		a.report(err, ctx.Err() != nil)
 	}
-	return exitCode(err, interrupted)
+	return &reportedError{err}
 }
 
 // untilSignal is a context that the first SIGINT or SIGTERM cancels. The second one has its usual effect and ends the

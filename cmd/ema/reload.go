@@ -71,6 +71,7 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	d.cache.Configure(cacheSettings(next.Config))
 	d.pools.configure(next.CPUOptimization)
 	d.keepMemory(memory)
+	d.flight.configure(next.Monitoring.FlightRecorder)
 	acting, restart := config.Changes(before, next)
 	for _, w := range next.Warnings {
 		d.log.Warn("configuration", "key", w.Key, "warning", w.Text)

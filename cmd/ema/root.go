@@ -55,6 +55,7 @@ func rootCommand(a *app) *cobra.Command {
 		dbCommand(a),
 		loadTestCommand(a),
 		tuneCommand(a),
+		profileCommand(a),
 		doctorCommand(a),
 		configCommand(a),
 		versionCommand(a),

@@ -91,6 +91,7 @@ type daemon struct {
 	cache    *tier.Cache // of models in memory
 	pools    *pools
 	janitor  *janitor
+	flight   *flight
 	meter    host.Meter
 	heap     heap
 	rested   chan struct{} // holds one when a download has ended
@@ -160,6 +161,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	}
 	a.collectAt(heapOfAnswers)
 	d.janitor = newJanitor(d.host.Memory)
+	d.flight = newFlight(filepath.Join(state, tracesFolder), l.log)
 	tell := d.hostWaits
 	l.waits.Store(&tell)
 	d.keeper = throttle.NewKeeper(d.limiter, d.limitChanged)
@@ -272,6 +274,8 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.keepModels(ctx) })
 	g.Go(func() error { return d.watchUses(ctx) })
 	g.Go(func() error { return d.janitor.run(ctx, &d.heap) })
+	d.flight.configure(d.settingsNow().Monitoring.FlightRecorder)
+	g.Go(func() error { return d.flight.run(ctx, (&stallWatch{d: d}).look) })
 	g.Go(func() error { return d.queue.Run(ctx) })
 	g.Go(func() error { return d.keeper.Run(ctx, d.facts) })
 	g.Go(func() error { return d.watchSpace(ctx) })

@@ -3,14 +3,8 @@ package api
 import (
 	"context"
 	"net/http"
-	"net/http/pprof"
-	profiles "runtime/pprof"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
-
-	"github.com/danielgtaylor/huma/v2"
 
 	"ema/client"
 	"ema/internal/model"
@@ -171,65 +165,4 @@ func (s *Server) audit(ctx context.Context, r *Paging) (*client.Audit, error) {
 		})
 	}
 	return page, nil
-}
-
-// mostProfile is how long a profile may be taken: the answer must begin before the server gives up.
-const mostProfile = 30 // seconds
-
-// offerProfiles has the profiles of Go. The daemon's command line is not among them: people pass secrets there.
-func (s *Server) offerProfiles(rt *router) {
-	rt.raw(operation{
-		id: opProfiles, method: http.MethodGet, path: "/debug/pprof/", tag: tagAdmin, summary: "List the profiles that can be taken", text: "A page for people.", kind: "text/html",
-	}, http.HandlerFunc(pprof.Index))
-	rt.raw(operation{
-		id: opProfile, method: http.MethodGet, path: "/debug/pprof/{profile}", tag: tagAdmin, summary: "Take a profile of the daemon",
-		text: "As `go tool pprof` and `go tool trace` read it.", fails: []int{http.StatusNotFound}, kind: "application/octet-stream",
-		parameters: []*huma.Param{
-			{Name: "profile", In: "path", Required: true, Example: "heap", Schema: &huma.Schema{Type: huma.TypeString}, Description: "profile (of the processors), trace, heap, allocs, goroutine, block, mutex or threadcreate."},
-			{Name: "seconds", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(1.0), Maximum: new(float64(mostProfile))}, Description: "For how long; others than profile and trace then tell of that time alone."},
-			{Name: "debug", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(0.0), Maximum: new(2.0)}, Description: "1 and 2 are text for people."},
-			{Name: "gc", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(0.0), Maximum: new(1.0)}, Description: "Of heap: 1 collects garbage first."},
-		},
-	}, rt.handled(profile))
-	for id, name := range map[string]string{opProfileCPU: "profile", opProfileHeap: "heap"} {
-		short := strings.TrimPrefix(id, "profile-")
-		rt.raw(operation{
-			id: id, method: http.MethodPost, path: Base + "/admin/profile/" + short, tag: tagAdmin, summary: "Take a profile of the daemon: " + short,
-			text: "The same as /debug/pprof/" + name + ".", kind: "application/octet-stream",
-			parameters: []*huma.Param{
-				{Name: "seconds", In: "query", Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: new(1.0), Maximum: new(float64(mostProfile))}, Description: "For how long."},
-			},
-		}, rt.handled(func(w http.ResponseWriter, r *http.Request) error {
-			r.SetPathValue("profile", name)
-			return profile(w, r)
-		}))
-	}
-}
-
-func profile(w http.ResponseWriter, r *http.Request) error {
-	query := r.URL.Query()
-	for name, most := range map[string]int{"seconds": mostProfile, "debug": 2, "gc": 1} {
-		if text := query.Get(name); text != "" {
-			if n, err := strconv.Atoi(text); err != nil || n < 0 || n > most {
-				return invalid("query."+name, "expected a number from 0 to %d, not %q", most, clip(text))
-			}
-		}
-	}
-	switch name := r.PathValue("profile"); {
-	case name == "profile" || name == "trace":
-		if !query.Has("seconds") {
-			query.Set("seconds", "10")
-			r.URL.RawQuery = query.Encode()
-		}
-		if name == "trace" {
-			pprof.Trace(w, r)
-		} else {
-			pprof.Profile(w, r)
-		}
-	case profiles.Lookup(name) != nil:
-		pprof.Handler(name).ServeHTTP(w, r)
-	default:
-		return &Error{Code: NoEndpoint, Message: "there is no profile " + clip(name) + "; /debug/pprof/ lists them", Class: model.NotFound, Status: http.StatusNotFound}
-	}
-	return nil
 }

@@ -145,8 +145,10 @@ func TestTheContractHolds(t *testing.T) {
 		{"GET ^/debug/pprof/{profile}", "^/debug/pprof/heap", "", 200, ""},
 		{"GET ^/debug/pprof/{profile}", "^/debug/pprof/cmdline", "", 404, problemFields},
 		{"POST /admin/profile/cpu", "/admin/profile/cpu?seconds=1", "", 200, ""},
+		{"GET ^/debug/pprof/{profile}", "^/debug/pprof/profile?seconds=1", "", 200, ""},
 		{"POST /admin/profile/cpu", "/admin/profile/cpu?seconds=many", "", 422, problemFields},
 		{"POST /admin/profile/heap", "", "", 200, ""},
+		{"POST /admin/profile/trace", "", "", 200, ""},
 		{"GET ^/ws", "", "", 426, ""},
 	} {
 		method, pattern, _ := strings.Cut(c.op, " ")

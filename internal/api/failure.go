@@ -31,6 +31,8 @@ const (
 	BodyTooLarge Code = "BODY_TOO_LARGE"
 	NotJSON      Code = "UNSUPPORTED_MEDIA_TYPE"
 	Forgotten    Code = "EVENTS_FORGOTTEN" // since= is before the oldest event that is kept
+	ProfileTaken Code = "PROFILE_RUNNING"  // another one is being taken
+	NotRecording Code = "NOT_RECORDING"    // the settings do not let the flight recorder run
 )
 
 // A FieldError is one mistake in settings. An error whose method Fields returns several of them is answered with all.

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -67,11 +68,11 @@ const (
 	opReady                = "get-ready"
 	opProfile              = "get-profile"
 	opProfiles             = "list-profiles"
-	// The end of the id is that of the path.
-	opProfileCPU  = "profile-cpu"
-	opProfileHeap = "profile-heap"
-	opDocument    = "get-document"
-	opDocumented  = "get-documentation"
+	opProfileCPU           = "profile-cpu"
+	opProfileHeap          = "profile-heap"
+	opProfileTrace         = "profile-trace"
+	opDocument             = "get-document"
+	opDocumented           = "get-documentation"
 )
 
 // roles are the least roles that operations need. It is the one place where that is said; trust.None is everybody. For
@@ -128,14 +129,14 @@ func roles() map[string]trust.Role {
 		opDashboard:         trust.Admin,
 		opPerformancePast:   trust.Admin,
 		opPerformanceTrends: trust.Admin,
-
-		opAudit:       trust.Admin,
-		opReload:      trust.Admin,
-		opRun:         trust.Admin,
-		opProfile:     trust.Admin,
-		opProfiles:    trust.Admin,
-		opProfileCPU:  trust.Admin,
-		opProfileHeap: trust.Admin,
+		opAudit:             trust.Admin,
+		opReload:            trust.Admin,
+		opRun:               trust.Admin,
+		opProfile:           trust.Admin,
+		opProfiles:          trust.Admin,
+		opProfileCPU:        trust.Admin,
+		opProfileHeap:       trust.Admin,
+		opProfileTrace:      trust.Admin,
 
 		// Whoever watches over processes has no key, and the document is no secret.
 		opAlive:      trust.None,
@@ -147,6 +148,14 @@ func roles() map[string]trust.Role {
 		all[opHealthOf+part] = trust.Admin
 	}
 	return all
+}
+
+// slowAnswer is how long an answer takes that is slow.
+const slowAnswer = time.Second
+
+// lasting are the operations whose answers last as long as something else does, so that none of them is slow.
+func lasting() []string {
+	return []string{opRun, opEvents, opLive, opProfile, opProfileCPU, opProfileHeap, opProfileTrace, opAnalyticsExport}
 }
 
 // roleOf is the least role for an action of manage-download: whoever may use the daemon may start, and whoever manages
@@ -312,7 +321,7 @@ func reasons() map[int]string {
 		http.StatusUnauthorized:          "No key was shown, or one that is not known.",
 		http.StatusForbidden:             "The key's role does not permit this.",
 		http.StatusNotFound:              "There is no such thing.",
-		http.StatusConflict:              "The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows.",
+		http.StatusConflict:              "What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows.",
 		http.StatusGone:                  "What was asked for is forgotten.",
 		http.StatusRequestEntityTooLarge: "The body is too large.",
 		http.StatusUnsupportedMediaType:  "The body is not declared as JSON.",

@@ -245,6 +245,9 @@ func (rt *router) broken(t *told, r *http.Request, why any) {
 }
 
 func (rt *router) measure(id string, t *told, begun time.Time) {
+	if took := time.Since(begun); rt.s.Slow != nil && took > slowAnswer && !slices.Contains(lasting(), id) {
+		rt.s.Slow(id, took)
+	}
 	if rt.s.Measure == nil {
 		return
 	}

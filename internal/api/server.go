@@ -116,6 +116,12 @@ type Server struct {
 	Ready     func(ctx context.Context) error // why the daemon cannot serve, or nil
 	Resources func(ctx context.Context) (client.Resources, error)
 	Trail     trail
+	// Memory is what this process has now, and had at most since it began.
+	Memory func() (now, peak model.Bytes, err error)
+	// Recorded writes what the flight recorder has of the last seconds, or fails with ErrNotRecording.
+	Recorded func(w io.Writer) error
+	// Slow is told of each answer that took longer than a second, unless it is of those that are meant to. It must not wait.
+	Slow func(operation string, took time.Duration)
 
 	// Execute runs a command within the daemon until it ends or ctx does, and returns its exit code.
 	Execute func(ctx context.Context, c Command, stdout, stderr io.Writer) int

@@ -169,10 +169,11 @@ func whole(t testing.TB) (*Server, *slate, *diary) {
 		Resources: func(context.Context) (client.Resources, error) {
 			return client.Resources{At: exampleTime(), Process: client.ProcessResources{PID: 7}}, nil
 		},
-		Trail:   book,
-		Execute: func(context.Context, Command, io.Writer, io.Writer) int { return 0 },
-		Version: Version{Version: "v1", Since: time.Now()},
-		Log:     slog.New(slog.DiscardHandler),
+		Recorded: func(w io.Writer) error { _, err := io.WriteString(w, "go 1.26 trace"); return err },
+		Trail:    book,
+		Execute:  func(context.Context, Command, io.Writer, io.Writer) int { return 0 },
+		Version:  Version{Version: "v1", Since: time.Now()},
+		Log:      slog.New(slog.DiscardHandler),
 	}
 	for _, part := range parts() {
 		s.Health[part] = func(context.Context) client.PartHealth {

@@ -104,6 +104,10 @@ type Monitoring struct {
 	RegressionThreshold float64 `json:"regression_threshold" range:"0.01..10"`
 	// Where alerts are posted.
 	AlertWebhook string `json:"alert_webhook" pattern:"^https?://[^/?#\\s]+\\S*$" want:"an http:// or https:// URL" secret:"path" active:"yes"`
+	// Remember what the daemon did in the last ten seconds, in up to 16 MiB of memory. When a request took longer than a second or a
+	// download stands still, that is kept in the folder traces of the store's state, for go tool trace; POST /admin/profile/trace
+	// asks for it at any time.
+	FlightRecorder bool `json:"flight_recorder" active:"yes"`
 }
 
 func defaultMonitoring() Monitoring {

@@ -189,3 +189,26 @@ func FuzzPressure(f *testing.F) {
 		_, _, _ = h.Memory()
 	})
 }
+
+func TestTheMemoryOfThisProcess(t *testing.T) {
+	for promise, c := range map[string]struct {
+		status    string
+		now, peak model.Bytes
+		malformed bool
+	}{
+		"is read":                             {"Name:\tema\nVmHWM:\t    300 kB\nVmRSS:\t    200 kB\n", 200 * model.KiB, 300 * model.KiB, false},
+		"was never less than it is":           {"VmHWM:\t100 kB\nVmRSS:\t200 kB\n", 200 * model.KiB, 200 * model.KiB, false},
+		"is its own peak where none is known": {"VmRSS:\t200 kB\n", 200 * model.KiB, 200 * model.KiB, false},
+		"is an error where there is none":     {"Name:\tema\n", 0, 0, true},
+		"is an error where it is no number":   {"VmRSS:\tmuch kB\n", 0, 0, true},
+		"is an error where it is absurd":      {"VmRSS:\t9223372036854775807 kB\n", 0, 0, true},
+	} {
+		now, peak, err := machine(t, map[string]string{"proc/self/status": c.status}).Resident()
+		if now != c.now || peak != c.peak || errors.Is(err, errMalformed) != c.malformed || (err != nil) != c.malformed {
+			t.Errorf("it %s: %v, %v, %v", promise, now, peak, err)
+		}
+	}
+	if now, peak, err := New("", 0).Resident(); err != nil || now < model.MiB || peak < now {
+		t.Errorf("that of the test: %v, %v, %v", now, peak, err)
+	}
+}

@@ -85,3 +85,28 @@ func (h *Host) limit(group string) (most, free model.Bytes, limited bool, err er
 	}
 	return model.Bytes(limit), model.Bytes(max(limit-used, 0)), true, nil
 }
+
+// Resident is how much memory this process has now, and how much it had at most since it began.
+func (h *Host) Resident() (now, peak model.Bytes, err error) {
+	err = h.lines("proc/self/status", func(fields []string) error {
+		if name := fields[0]; (name == "VmRSS:" || name == "VmHWM:") && len(fields) > 1 {
+			n, err := number(fields[1])
+			if err != nil || n > math.MaxInt64/int64(model.KiB) {
+				return fmt.Errorf("%w: %s", errMalformed, name)
+			}
+			if name == "VmRSS:" {
+				now = model.Bytes(n) * model.KiB
+			} else {
+				peak = model.Bytes(n) * model.KiB
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	if now == 0 {
+		return 0, 0, fmt.Errorf("proc/self/status: %w: it has no VmRSS", errMalformed)
+	}
+	return now, max(now, peak), nil // the kernel counts the two at different times
+}

@@ -226,8 +226,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Take a profile of the daemon: cpu
-         * @description The same as /debug/pprof/profile.
+         * Profile what the daemon's processors do
+         * @description For `go tool pprof`. One such profile is taken at a time. It ends before its time when the daemon stops, and when nobody waits for it any more. `Ema-Memory-Current` and `Ema-Memory-Peak` tell the memory of the daemon, now and at most since it began, in bytes.
          *
          *     Needs the role `admin`.
          */
@@ -248,12 +248,34 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Take a profile of the daemon: heap
-         * @description The same as /debug/pprof/heap.
+         * Profile what the daemon's memory holds
+         * @description For `go tool pprof`. Garbage is collected first, so that it tells of what is in use. `Ema-Memory-Current` and `Ema-Memory-Peak` tell the memory of the daemon, now and at most since it began, in bytes.
          *
          *     Needs the role `admin`.
          */
         post: operations["profile-heap"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/profile/trace": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Get what the daemon did in the last seconds
+         * @description For `go tool trace`: up to 10 seconds, as far as 16 MiB of memory reach, if `monitoring.flight_recorder` is set. `Ema-Memory-Current` and `Ema-Memory-Peak` tell the memory of the daemon, now and at most since it began, in bytes.
+         *
+         *     Needs the role `admin`.
+         */
+        post: operations["profile-trace"];
         delete?: never;
         options?: never;
         head?: never;
@@ -3765,7 +3787,7 @@ export interface operations {
     "profile-cpu": {
         parameters: {
             query?: {
-                /** @description For how long. */
+                /** @description For how long; 10 when it is not said. */
                 seconds?: number;
             };
             header?: never;
@@ -3811,6 +3833,17 @@ export interface operations {
             };
             /** @description The key's role does not permit this. */
             403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
@@ -3881,10 +3914,7 @@ export interface operations {
     };
     "profile-heap": {
         parameters: {
-            query?: {
-                /** @description For how long. */
-                seconds?: number;
-            };
+            query?: never;
             header?: never;
             path?: never;
             cookie?: never;
@@ -3959,8 +3989,111 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
-            422: {
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "profile-trace": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            409: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
@@ -6007,7 +6140,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -7741,7 +7874,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -8130,7 +8263,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -8432,7 +8565,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -8705,7 +8838,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description The state of the download or of the move, in `details.state`, does not allow this; `details.allowed_actions` are those that it allows. */
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -8837,7 +8970,7 @@ export interface operations {
     "get-profile": {
         parameters: {
             query?: {
-                /** @description For how long; others than profile and trace then tell of that time alone. */
+                /** @description For how long: of profile up to 300, of others up to 30; others than profile and trace then tell of that time alone. */
                 seconds?: number;
                 /** @description 1 and 2 are text for people. */
                 debug?: number;
@@ -8893,6 +9026,17 @@ export interface operations {
             };
             /** @description There is no such thing. */
             404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
