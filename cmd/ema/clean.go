@@ -350,10 +350,7 @@ func (d *daemon) makeRoom(ctx context.Context) error {
 		}
 		w := wish(c, d.habits.knownSince())
 		w.Free = free
-		decided, err := d.cleanBy(ctx, stock, w, false)
-		if err != nil {
-			return err
-		}
+		decided, failed := d.cleanBy(ctx, stock, w, false)
 		var freed model.Bytes
 		for _, one := range decided {
 			freed += one.Freed
@@ -364,9 +361,12 @@ func (d *daemon) makeRoom(ctx context.Context) error {
 			if one.Err != nil {
 				entry.Result = model.ClassOf(one.Err).String()
 			}
-			if err := d.ledger.Record(ctx, entry); err != nil {
-				return err
+			if err := d.ledger.Record(context.WithoutCancel(ctx), entry); err != nil { // what was done is told, also when we are to end
+				return errors.Join(failed, err)
 			}
+		}
+		if failed != nil {
+			return failed
 		}
 		d.gauge.cleaned.wanted.Add(int64(free))
 		d.gauge.cleaned.freed.Add(int64(min(freed, free)))

@@ -46,16 +46,25 @@ func (PageCache) Resident(name string, off, n int64) (resident, of int64, err er
 		return 0, 0, err
 	}
 	defer f.Close()
-	resident, err = counted(f, off, of)
+	ask := counted
+	resident, err = ask(f, off, of)
 	if resident == 0 && err == nil || unaskable(err) {
 		// The file of a stacked file system has pages in another file, about which only a mapping
 		// tells: overlayfs, for one, always counts none.
-		resident, err = walked(f, off, of)
+		ask = walked
+		resident, err = ask(f, off, of)
+	}
+	// The file ends within its last page, which was counted as a whole.
+	if page := int64(os.Getpagesize()); err == nil && resident > 0 && of%page != 0 {
+		var last int64
+		if last, err = ask(f, off+of-of%page, of%page); last > 0 {
+			resident -= page - of%page
+		}
 	}
 	if err != nil {
 		return 0, of, fmt.Errorf("how much of %s is in memory is not known: %w", name, err)
 	}
-	return min(resident, of), of, nil
+	return max(0, min(resident, of)), of, nil
 }
 
 // counted asks for the number of pages (Linux 6.5).
