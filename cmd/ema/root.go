@@ -53,6 +53,7 @@ func rootCommand(a *app) *cobra.Command {
 		tierCommand(a),
 		storeCommand(a),
 		dbCommand(a),
+		benchmarkCommand(a),
 		loadTestCommand(a),
 		tuneCommand(a),
 		profileCommand(a),

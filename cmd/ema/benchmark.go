@@ -1,0 +1,253 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ema/internal/bench"
+	"ema/internal/model"
+)
+
+// A benchmark is the command line of ema benchmark.
+type benchmark struct {
+	full, generate  bool
+	compare, report string
+	suites          []string
+	size            int64 // MiB
+}
+
+// keptBaseline is the value of --compare that names the baseline in the state folder.
+const keptBaseline = "baseline"
+
+func benchmarkCommand(a *app) *cobra.Command {
+	var b benchmark
+	cmd := &cobra.Command{
+		Use:   "benchmark",
+		Short: "Measure downloads, the API, the disks and this machine, and compare with a baseline",
+		Long: "Measures as users see it: it runs this program, with a store of its own and settings nobody has changed, against an origin\n" +
+			"on this machine. It works in a temporary folder inside the folder of each tier, never takes more than a tenth of what is\n" +
+			"free there, takes at most three minutes, and removes all it has made, on Ctrl-C too. The exit code is 6 when something is\n" +
+			"more than 20 % worse than in the baseline, and by more than the repeats differ.",
+		Example: "  ema benchmark --full-assessment --generate-baseline --output-report baseline_performance.json\n" +
+			"  ema benchmark --full-assessment --compare\n" +
+			"  ema benchmark --suite storage,system --json | jq .metrics",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && b.compare == keptBaseline { // the file of "--compare FILE"
+				return nil
+			}
+			return noArguments(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				b.compare = args[0]
+			}
+			return a.benchmark(cmd.Context(), b)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&b.full, "full-assessment", false, "all suites, with larger files")
+	flags.BoolVar(&b.generate, "generate-baseline", false, "keep the report as the baseline of this store")
+	flags.StringVar(&b.compare, "compare", "", "compare with the report in this `file`; without one with the kept baseline")
+	flags.Lookup("compare").NoOptDefVal = keptBaseline
+	flags.StringVar(&b.report, "output-report", "", "write the report to this `file`, as JSON")
+	flags.StringSliceVar(&b.suites, "suite", nil, "only these `suites`: downloads, api, storage, system")
+	flags.Int64Var(&b.size, "size", 0, "`MiB` of the file by which disks are measured; a download is a quarter (default: 256, 1024 with --full-assessment)")
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("suite", cobra.FixedCompletions(bench.Suites(), cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+// settings are what the command line and the configuration say.
+func (b benchmark) settings(a *app) (s bench.AssessSettings, baseline string, err error) {
+	if b.full && len(b.suites) > 0 {
+		return s, "", &usageError{errors.New("--full-assessment is of all suites; leave --suite out, or it")}
+	}
+	if b.size < 0 || b.size > 1<<20 {
+		return s, "", &usageError{fmt.Errorf("--size %d: want a number of MiB", b.size)}
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return s, "", err
+	}
+	st, err := a.store()
+	if err != nil {
+		return s, "", err
+	}
+	e, err := a.settings()
+	if err != nil {
+		return s, "", err
+	}
+	s = bench.AssessSettings{Suites: b.suites, Full: b.full, Size: model.Bytes(b.size) * model.MiB, Program: program, Name: os.Args[0], Environ: a.environ}
+	seen := map[string]bool{}
+	for _, p := range []bench.Place{
+		{Tier: "hot", Dir: cmp.Or(e.StorageTiers.Hot.Path, st.Path())}, {Tier: "warm", Dir: e.StorageTiers.Warm.Path}, {Tier: "cold", Dir: e.StorageTiers.Cold.Path},
+	} {
+		if p.Dir == "" {
+			continue
+		}
+		p.Dir = realFolder(p.Dir) // one that is not there yet will lie on the same disk as the one above it
+		if !seen[p.Dir] {
+			seen[p.Dir] = true
+			s.Places = append(s.Places, p)
+		}
+	}
+	return s, filepath.Join(st.StateDir(), "baseline.json"), nil
+}
+
+func (a *app) benchmark(ctx context.Context, b benchmark) error {
+	s, kept, err := b.settings(a)
+	if err != nil {
+		return err
+	}
+	var before *bench.Assessment
+	from := b.compare
+	if from == keptBaseline {
+		from = kept
+	}
+	if from != "" {
+		if before, err = readBaseline(from); err != nil {
+			return err
+		}
+		if before.Size != s.FileSize() {
+			return &usageError{fmt.Errorf("%s was measured with files of %s, and this would be with %s; measure with the same --full-assessment and --size", from, before.Size, s.FileSize())}
+		}
+	}
+	show := func(text string) {
+		if !a.quiet {
+			fmt.Fprintln(a.stderr, text)
+		}
+	}
+	takes, err := s.Estimate()
+	if err != nil {
+		return err
+	}
+	show(fmt.Sprintf("this takes about %s, and at most 3 minutes", duration(takes)))
+	s.Progress = show
+	found, err := bench.Assess(ctx, s)
+	if ctx.Err() != nil || err != nil && found.Seconds == 0 { // nothing worth telling
+		return err
+	}
+	found.Version = currentBuild().String()
+	if before != nil {
+		found.Comparison = compareWith(from, *before, found)
+	}
+	if err == nil && b.generate {
+		err = writeReport(kept, found)
+	}
+	if b.report != "" {
+		err = errors.Join(err, writeReport(b.report, found))
+	}
+	err = errors.Join(err, a.result(found, func(w io.Writer) error { return printBenchmark(w, found) }))
+	if err != nil {
+		return err
+	}
+	if c := found.Comparison; c != nil && len(c.Regressions) > 0 {
+		err := fmt.Errorf("benchmark: %w %s: %s", errRegression, c.Baseline, regressed(*c))
+		if a.json {
+			return &reportedError{err} // the document says it
+		}
+		return err
+	}
+	return nil
+}
+
+// compareWith compares what both have measured.
+func compareWith(from string, before, now bench.Assessment) *bench.Comparison {
+	c := &bench.Comparison{Baseline: from, Timestamp: before.Timestamp, Threshold: bench.Threshold, Regressions: bench.Compare(before.Metrics, now.Metrics, bench.Threshold)}
+	for name := range now.Metrics {
+		if _, known := before.Metrics[name]; known {
+			c.Compared++
+		}
+	}
+	return c
+}
+
+func regressed(c bench.Comparison) string {
+	words := make([]string, len(c.Regressions))
+	for i, r := range c.Regressions {
+		words[i] = fmt.Sprintf("%s by %.0f %%", r.Metric, r.Worse*100)
+	}
+	return strings.Join(words, ", ")
+}
+
+func readBaseline(name string) (*bench.Assessment, error) {
+	raw, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &model.Error{Op: "compare", Class: model.NotFound, File: name, Err: errors.New("there is no baseline"), Hint: "make one with: ema benchmark --generate-baseline"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found bench.Assessment
+	if err := json.Unmarshal(raw, &found); err != nil || found.Metrics == nil {
+		return nil, &model.Error{Op: "compare", Class: model.Usage, File: name, Err: errors.Join(errors.New("this is no report of ema benchmark"), err)}
+	}
+	return &found, nil
+}
+
+// writeReport writes a report that is whole or not there.
+func writeReport(name string, found bench.Assessment) (err error) {
+	raw, err := json.MarshalIndent(found, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), ".report-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(append(raw, '\n'))
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+// printBenchmark is a report for people.
+func printBenchmark(w io.Writer, r bench.Assessment) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "MEASURED\tMEDIAN\tMAD\tUNIT\tREPEATS")
+	for _, name := range slices.Sorted(maps.Keys(r.Metrics)) {
+		m := r.Metrics[name]
+		fmt.Fprintf(table, "%s\t%.4g\t%.2g\t%s\t%d\n", name, m.Median, m.MAD, m.Unit, m.Repeats)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Unknown)) {
+		if r.Unknown[name] != "not asked for" {
+			fmt.Fprintf(w, "not measured: %s: %s\n", name, r.Unknown[name])
+		}
+	}
+	for _, text := range r.Recommendations {
+		fmt.Fprintln(w, text)
+	}
+	if c := r.Comparison; c != nil {
+		fmt.Fprintf(w, "compared with %s: %s, %s\n", c.Baseline, count(c.Compared, "metric", "metrics"), count(len(c.Regressions), "regression", "regressions"))
+		for _, g := range c.Regressions {
+			fmt.Fprintf(w, "  %s: %.4g, was %.4g %s: %.0f %% worse\n", g.Metric, g.Now, g.Baseline, g.Unit, g.Worse*100)
+		}
+	}
+	_, err := fmt.Fprintf(w, "took %s\n", duration(time.Duration(r.Seconds*float64(time.Second))))
+	return err
+}

@@ -1,0 +1,287 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"ema/internal/host"
+	"ema/internal/model"
+)
+
+// Suites are the names of all suites, in the order in which they run.
+func Suites() []string { return []string{"downloads", "api", "storage", "system"} }
+
+// The three endpoints that the suite api asks.
+const (
+	endpointStatus    = "/api/v1/models/status/detailed"
+	endpointHealth    = "/api/v1/models/health"
+	endpointAnalytics = "/api/v1/models/analytics"
+)
+
+// requests are what each endpoint gets in one round.
+const requests = 100
+
+// A Place is a folder of a tier.
+type Place struct {
+	Tier string // hot, warm, cold
+	Dir  string // exists
+}
+
+// AssessSettings say what to measure, and where.
+type AssessSettings struct {
+	Suites  []string
+	Full    bool        // the larger sizes
+	Size    model.Bytes // of the file of the suite storage; 0 = 256 MiB, or 1 GiB when Full. A download is a quarter of it
+	Repeats int         // 0 = 3
+
+	Program string   // this program
+	Name    string   // as which it is called
+	Environ []string // its environment, from which what concerns ema and hubs is taken out
+	Places  []Place  // the first is that of the store; each gets a folder that is removed in the end
+
+	Progress func(what string)                                     // what begins; nil = not
+	Free     func(ctx context.Context, dir string) (uint64, error) // bytes; nil = as the file system says
+}
+
+// An Assessment is what a benchmark has measured. Its first three fields are as other programs know them.
+type Assessment struct {
+	Timestamp       float64  `json:"timestamp"` // seconds since 1970
+	Results         Results  `json:"results"`
+	Recommendations []string `json:"recommendations"`
+
+	Version    string            `json:"version"`
+	Suites     []string          `json:"suites"`
+	Full       bool              `json:"full_assessment"`
+	Size       model.Bytes       `json:"size_bytes"` // of the file of the suite storage
+	Seconds    float64           `json:"seconds"`    // that all of it took
+	Metrics    map[string]Metric `json:"metrics"`    // all that can be compared, by name
+	Unknown    map[string]string `json:"unknown"`    // what was not measured, and why
+	Comparison *Comparison       `json:"comparison,omitempty"`
+}
+
+// Results are those of the suites; nil where one did not run.
+type Results struct {
+	Downloads *DownloadResults           `json:"downloads"`
+	API       map[string]*EndpointResult `json:"api"`
+	Storage   []*StorageResult           `json:"storage"`
+	System    *SystemResult              `json:"system"`
+}
+
+// A Comparison is what a baseline says about an assessment.
+type Comparison struct {
+	Baseline    string       `json:"baseline"`  // its file
+	Timestamp   float64      `json:"timestamp"` // of the baseline
+	Threshold   float64      `json:"threshold"` // 0.2 is 20 %
+	Compared    int          `json:"compared"`  // metrics that both have
+	Regressions []Regression `json:"regressions"`
+}
+
+// Lasting bounds how long suites repeat. What has begun is ended, so that it may take somewhat longer.
+const (
+	lastingDownloads = 50 * time.Second
+	lastingStorage   = 80 * time.Second // of all places together
+	mostTogether     = 3 * time.Minute  // after which whatever runs is cut off
+)
+
+// FileSize is the size of the file of the suite storage. Only what was measured with the same one can be compared.
+func (s AssessSettings) FileSize() model.Bytes {
+	switch {
+	case s.Size != 0:
+		return s.Size
+	case s.Full:
+		return model.GiB
+	}
+	return 256 * model.MiB
+}
+
+// complete fills in what is left open, and judges it.
+func (s AssessSettings) complete() (AssessSettings, error) {
+	if len(s.Suites) == 0 {
+		s.Suites = Suites()
+	}
+	for _, name := range s.Suites {
+		if !slices.Contains(Suites(), name) {
+			return s, &model.Error{Op: "benchmark", Class: model.Usage, Err: fmt.Errorf("there is no suite %q; there are downloads, api, storage and system", name)}
+		}
+	}
+	s.Size = s.FileSize()
+	if s.Size < 4*model.MiB || s.Size > 16*model.GiB {
+		return s, &model.Error{Op: "benchmark", Class: model.Usage, Err: fmt.Errorf("a size of %s: want 4 MiB to 16 GiB", s.Size)}
+	}
+	if s.Repeats == 0 {
+		s.Repeats = 3
+	}
+	if s.Free == nil {
+		s.Free = func(ctx context.Context, dir string) (uint64, error) {
+			_, free, err := host.Volume(ctx, dir)
+			return free, err
+		}
+	}
+	if s.Progress == nil {
+		s.Progress = func(string) {}
+	}
+	if len(s.Places) == 0 {
+		return s, &model.Error{Op: "benchmark", Class: model.Usage, Err: errors.New("there is no folder to measure in")}
+	}
+	return s, nil
+}
+
+// Estimate is about how long an assessment takes on a disk that writes 200 MB/s.
+func (s AssessSettings) Estimate() (time.Duration, error) {
+	s, err := s.complete()
+	if err != nil {
+		return 0, err
+	}
+	passes := time.Duration(float64(s.Size) / 200e6 * 5 * float64(s.Repeats) * float64(time.Second))
+	var all time.Duration
+	for _, name := range s.Suites {
+		switch name {
+		case "downloads":
+			all += min(12*time.Second+passes/8, lastingDownloads)
+		case "api":
+			all += 5 * time.Second
+		case "storage":
+			all += min(time.Duration(len(s.Places))*(passes+4*time.Second), lastingStorage)
+		case "system":
+			all += 2 * time.Second
+		}
+	}
+	return all, nil
+}
+
+// room refuses to fill a disk: no more than a tenth of what is free on it is ever used.
+func (s AssessSettings) room(ctx context.Context) error {
+	for _, p := range s.Places {
+		free, err := s.Free(ctx, p.Dir)
+		if err != nil {
+			return &model.Error{Op: "benchmark", Class: model.DiskError, File: p.Dir, Err: err}
+		}
+		if want := uint64(s.Size); want > free/10 {
+			return &model.Error{
+				Op: "benchmark", Class: model.DiskFull, File: p.Dir, Short: model.Bytes(want*10 - free),
+				Err:  fmt.Errorf("measuring takes %s, which is more than a tenth of the %s that are free", s.Size, model.Bytes(free)),
+				Hint: "free some space, or measure with a smaller --size",
+			}
+		}
+	}
+	return nil
+}
+
+// Assess measures. Whatever it puts into the places is removed when it returns. What could not be measured is told in
+// Unknown, and its suite's errors are returned with the assessment. An error of class DiskFull means that nothing was
+// begun, since it would not have fitted well.
+func Assess(ctx context.Context, s AssessSettings) (a Assessment, err error) {
+	s, err = s.complete()
+	if err != nil {
+		return Assessment{}, err
+	}
+	begun := time.Now()
+	a = Assessment{
+		Timestamp: float64(begun.UnixMicro()) / 1e6, Suites: s.Suites, Full: s.Full, Size: s.Size, Recommendations: []string{},
+		Metrics: map[string]Metric{}, Unknown: map[string]string{},
+	}
+	if err := s.room(ctx); err != nil {
+		return a, err
+	}
+	bounded, stop := context.WithTimeout(ctx, mostTogether)
+	defer stop()
+	r := &assessor{AssessSettings: s, Assessment: &a}
+	for _, name := range Suites() {
+		if !slices.Contains(s.Suites, name) {
+			a.Unknown[name] = "not asked for"
+			continue
+		}
+		suite := map[string]func(context.Context) error{"downloads": r.downloads, "api": r.api, "storage": r.storage, "system": r.system}[name]
+		e := suite(bounded)
+		if ctx.Err() != nil {
+			if left := cleanup(e); left != nil {
+				return a, errors.Join(ctx.Err(), left)
+			}
+			return a, ctx.Err()
+		}
+		if e != nil {
+			a.Unknown[name] = e.Error()
+			err = errors.Join(err, fmt.Errorf("benchmark: %s: %w", name, e))
+		}
+	}
+	a.Recommendations = recommend(a.Results)
+	a.Seconds = time.Since(begun).Seconds()
+	return a, err
+}
+
+// An assessor is one benchmark while it goes on.
+type assessor struct {
+	AssessSettings
+	*Assessment
+}
+
+// A cleanupError says that something stays that should have been removed.
+type cleanupError struct{ err error }
+
+func (e *cleanupError) Error() string { return e.err.Error() }
+func (e *cleanupError) Unwrap() error { return e.err }
+
+// cleanup is the part of an error that is still worth telling after Ctrl-C.
+func cleanup(err error) error {
+	if left, ok := errors.AsType[*cleanupError](err); ok {
+		return left
+	}
+	return nil
+}
+
+// within runs do with a folder of its own inside dir, and removes that folder whatever happens.
+func within(dir string, do func(folder string) error) (err error) {
+	folder, err := os.MkdirTemp(dir, ".ema-benchmark-")
+	if err != nil {
+		return &model.Error{Op: "benchmark", Class: model.DiskError, File: dir, Err: err, Hint: "this user needs to write there"}
+	}
+	defer func() {
+		if left := os.RemoveAll(folder); left != nil {
+			err = errors.Join(err, &cleanupError{left})
+		}
+	}()
+	return do(folder)
+}
+
+// note keeps a metric, unless nothing was measured.
+func (r *assessor) note(name string, repeats []float64, unit string, better Better) *float64 {
+	if len(repeats) == 0 {
+		return nil
+	}
+	m := MetricOf(repeats, unit, better)
+	r.Metrics[name] = m
+	return &m.Median
+}
+
+// repeat calls do as often as the settings say, or until so much time is over.
+func (r *assessor) repeat(ctx context.Context, atMost time.Duration, do func(n int) error) error {
+	end := time.Now().Add(atMost)
+	for n := range r.Repeats {
+		if n > 0 && time.Now().After(end) {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := do(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recommend draws the conclusions.
+func recommend(r Results) []string {
+	all := []string{}
+	if e := r.API[endpointStatus]; e != nil && e.Average > 100 {
+		all = append(all, "Consider enabling response caching for model status endpoint")
+	}
+	if d := r.Downloads; d != nil && d.Single != nil && len(d.Concurrent) > 0 && mean(d.Concurrent) > *d.Single*2 {
+		all = append(all, "Consider reducing concurrent downloads or increasing bandwidth")
+	}
+	return all
+}

@@ -1,0 +1,75 @@
+package bench
+
+import (
+	"math"
+	"slices"
+)
+
+// A Better says which way a metric is better.
+type Better string
+
+// The two directions.
+const (
+	Higher Better = "higher"
+	Lower  Better = "lower"
+)
+
+// A Metric is what several repeats of one measurement say.
+type Metric struct {
+	Median  float64 `json:"median"`
+	MAD     float64 `json:"mad"` // median of the distances to the median: how much the repeats differ
+	Repeats int     `json:"repeats"`
+	Unit    string  `json:"unit"` // s, ms, MB/s (a million bytes per second), per_second
+	Better  Better  `json:"better"`
+}
+
+// MetricOf is the metric of these repeats, of which there has to be one.
+func MetricOf(repeats []float64, unit string, better Better) Metric {
+	m := Median(repeats)
+	return Metric{Median: m, MAD: MAD(repeats), Repeats: len(repeats), Unit: unit, Better: better}
+}
+
+// Median is the middle value, or the mean of the two in the middle; NaN of none.
+func Median(values []float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	half := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[half]
+	}
+	return sorted[half-1]/2 + sorted[half]/2
+}
+
+// MAD is the median of the absolute distances of values to their median.
+func MAD(values []float64) float64 {
+	middle := Median(values)
+	away := make([]float64, len(values))
+	for i, v := range values {
+		away[i] = math.Abs(v - middle)
+	}
+	return Median(away)
+}
+
+// Quantile is the value below which that share of values lies, interpolated, as statistics.quantiles of Python has it; it
+// is never outside of them. NaN of none.
+func Quantile(values []float64, share float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	at := share*float64(len(sorted)+1) - 1
+	below := min(max(int(math.Floor(at)), 0), len(sorted)-1)
+	above := min(below+1, len(sorted)-1)
+	part := min(max(at-float64(below), 0), 1)
+	return sorted[below] + part*(sorted[above]-sorted[below])
+}
+
+func mean(values []float64) float64 {
+	sum := 0.0
+	for _, v := range values {
+		sum += v
+	}
+	return sum / float64(len(values))
+}
