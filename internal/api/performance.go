@@ -28,8 +28,8 @@ func (s *Server) offerPerformance(rt *router) {
 	}
 	register(rt, operation{
 		id: opPerformance, method: http.MethodGet, path: Base + "/admin/performance/current", tag: tagAdmin, summary: "See how everything runs now",
-		text: "Measured when it is asked for: rates and means are over the last minute, or since the daemon was started. What cannot be known " +
-			"is null, and `unknown` says why.",
+		text: "Measured when it is asked for: rates and means are over the last minute, or since the daemon was started; those of processors and network " +
+			"over the time since they were looked at last, ten seconds at most. What cannot be known is null, and `unknown` says why.",
 		says: examplePerformanceNow(),
 	}, func(ctx context.Context, _ *struct{}) (*client.Performance, error) {
 		p, err := s.Observer.Now(ctx)

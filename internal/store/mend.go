@@ -88,25 +88,30 @@ func (p *Partial) copyGood(ctx context.Context, blob File, crcs []uint32, bad []
 	for range cap(free) {
 		free <- alignedBlock()
 	}
-	var writing errgroup.Group
-	writing.Go(func() (err error) {
+	writing, ctx := errgroup.WithContext(ctx)
+	writing.Go(func() error {
 		for f := range full {
-			if err == nil {
-				err = p.store(f.b, f.off, true)
+			if err := p.store(f.b, f.off, true); err != nil {
+				return err
 			}
 			free <- f.b[:BlockSize]
 		}
-		return err
+		return nil
 	})
 	h, hashed := p.file.Digest.NewHash(p.j.size), int64(0)
 	for i, crc := range crcs {
-		if ctx.Err() != nil {
-			break
-		}
 		if wrong[i] {
 			continue
 		}
-		b := (<-free)[:blockLen(i, p.j.size)]
+		var b []byte
+		select {
+		case b = <-free:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil { // stopped, or the disk takes no more
+			break
+		}
+		b = b[:blockLen(i, p.j.size)]
 		off := int64(i) * BlockSize
 		// A block that cannot be read, or is not what it was, is one more that is missing.
 		if n, err := blob.ReadAt(b, off); n < len(b) && err != nil || crc32.Checksum(b, castagnoli) != crc {
@@ -127,8 +132,12 @@ func (p *Partial) copyGood(ctx context.Context, blob File, crcs []uint32, bad []
 		}
 	}
 	close(full)
-	if err := errors.Join(writing.Wait(), ctx.Err()); err != nil {
+	stopped := ctx.Err() // Wait ends it in any case
+	if err := writing.Wait(); err != nil {
 		return err
+	}
+	if stopped != nil {
+		return stopped
 	}
 	all := make([]byte, 0, entryLen*len(crcs))
 	for _, e := range p.j.entries {

@@ -137,7 +137,7 @@ export interface paths {
         };
         /**
          * See how everything runs now
-         * @description Measured when it is asked for: rates and means are over the last minute, or since the daemon was started. What cannot be known is null, and `unknown` says why.
+         * @description Measured when it is asked for: rates and means are over the last minute, or since the daemon was started; those of processors and network over the time since they were looked at last, ten seconds at most. What cannot be known is null, and `unknown` says why.
          *
          *     Needs the role `admin`.
          */
