@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ema/internal/model"
+	"ema/internal/source"
 )
 
 // errFound ends an audit's round when a block turned out to be different.
@@ -64,7 +65,7 @@ func (r *run) auditRound(ctx context.Context, b *blob, blocks int64, next *atomi
 				seg := model.Segment{Start: i * BlockSize, End: min((i+1)*BlockSize, b.file.Size)}
 				fresh := buf[:seg.Len()]
 				err = again(gctx, r.retry, r.retried, func(ctx context.Context) error {
-					return r.receive(ctx, b.file, seg, fresh)
+					return r.receive(ctx, b.file, nil, seg, fresh)
 				})
 				if err != nil {
 					return err
@@ -93,8 +94,8 @@ func (r *run) auditRound(ctx context.Context, b *blob, blocks int64, next *atomi
 }
 
 // receive fetches exactly seg into p.
-func (r *run) receive(ctx context.Context, f model.File, seg model.Segment, p []byte) error {
-	c := &claim{}
+func (r *run) receive(ctx context.Context, f model.File, lane *source.Lane, seg model.Segment, p []byte) error {
+	c := &claim{lane: lane}
 	body, err := r.source.Open(ctx, r.job.Manifest, f, seg)
 	if err != nil {
 		return err

@@ -23,13 +23,18 @@ var (
 // waits them out while others take over what it left.
 func (r *run) connection(ctx context.Context, worker int) error {
 	var failing attempts
+	lane := r.job.Progress.Watch.Lane()
+	defer lane.End()
+	ctx = source.WithLane(ctx, lane)
 	for {
+		lane.Enter(source.InIdle)
 		t, more, err := r.plan.next(ctx, worker)
 		if err != nil || !more {
 			return err
 		}
 		r.job.Progress.Connections.Add(1)
-		err = r.do(ctx, t, &failing)
+		lane.Enter(source.InMemory)
+		err = r.do(ctx, t, lane, &failing)
 		r.job.Progress.Connections.Add(-1)
 		if err == nil || errors.Is(err, errTooMany) {
 			continue
@@ -43,6 +48,7 @@ func (r *run) connection(ctx context.Context, worker int) error {
 		}
 		r.retried(err, wait)
 		r.job.Progress.note(fmt.Sprintf("%v; retrying", err))
+		lane.Enter(source.InRetry)
 		if err := pause(ctx, wait); err != nil {
 			return err
 		}
@@ -50,17 +56,18 @@ func (r *run) connection(ctx context.Context, worker int) error {
 }
 
 // do works on one task.
-func (r *run) do(ctx context.Context, t task, failing *attempts) error {
+func (r *run) do(ctx context.Context, t task, lane *source.Lane, failing *attempts) error {
 	buf, err := r.buffers.get(ctx)
 	if t.claim == nil {
 		if err == nil {
-			err = r.smallFile(ctx, t.small, buf, failing)
+			err = r.smallFile(ctx, t.small, lane, buf, failing)
 			r.buffers.put(buf)
 		}
 		r.plan.smallDone(t.small, err == nil)
 		return err
 	}
 	defer r.plan.release(t.claim)
+	t.claim.lane = lane
 	if err == nil {
 		buf, err = r.segment(ctx, t.claim, buf, failing)
 		r.buffers.put(buf)
@@ -127,11 +134,13 @@ func (r *run) segment(ctx context.Context, c *claim, buf []byte, failing *attemp
 			}
 			failing.progressed(int64(n))
 			if given {
+				c.lane.Enter(source.InMemory)
 				if buf, werr = r.buffers.get(ctx); werr != nil {
 					return nil, because(ctx, werr)
 				}
 			}
 			c.away.end(r.since())
+			c.lane.Enter(source.InBody)
 		}
 		if err != nil {
 			return buf, because(ctx, err)
@@ -149,6 +158,7 @@ func (r *run) durable(ctx context.Context, c *claim) error {
 	if c.blob.sink.Unsynced() < limit/4*3 {
 		return nil
 	}
+	defer c.lane.Enter(c.lane.Enter(source.InSync))
 	c.away.begin(r.since())
 	defer func() { c.away.end(r.since()) }()
 	return r.plan.overdue(ctx, c.blob, limit)
@@ -185,7 +195,9 @@ func (r *run) align(ctx context.Context, c *claim, body *source.Body, buf []byte
 // write puts a piece on file, tells everybody who waits for it, and reports whether the hash has kept
 // the buffer. What the hash gets from memory nobody reads again soon: it is written past the page cache.
 func (r *run) write(ctx context.Context, c *claim, off int64, p []byte, crc uint32) (given bool, err error) {
+	c.lane.Enter(source.InHash)
 	reserved := c.blob.order.reserve(ctx, off, int64(len(p)), r.plan.nearby())
+	c.lane.Enter(source.InWrite)
 	if reserved {
 		err = c.blob.sink.WritePast(p, off, crc)
 	} else {
@@ -252,6 +264,7 @@ func (r *run) piece(most int) int {
 
 // take passes n bytes, which came at now, through the job's limit, and returns the time then.
 func (r *run) take(ctx context.Context, c *claim, n int, now time.Time) (time.Time, error) {
+	defer c.lane.Enter(c.lane.Enter(source.InLimiter))
 	c.held.begin(now.Sub(r.begun))
 	err := r.job.Limit.Take(ctx, n)
 	after := time.Now()
@@ -261,13 +274,14 @@ func (r *run) take(ctx context.Context, c *claim, n int, now time.Time) (time.Ti
 }
 
 // smallFile fetches a file of at most BlockSize by one request and proves it before handing it over.
-func (r *run) smallFile(ctx context.Context, f model.File, buf []byte, failing *attempts) error {
+func (r *run) smallFile(ctx context.Context, f model.File, lane *source.Lane, buf []byte, failing *attempts) error {
 	content := buf[:f.Size]
 	if f.Size > 0 {
-		if err := r.receive(ctx, f, model.Segment{End: f.Size}, content); err != nil {
+		if err := r.receive(ctx, f, lane, model.Segment{End: f.Size}, content); err != nil {
 			return err
 		}
 	}
+	lane.Enter(source.InHash)
 	h := f.Digest.NewHash(f.Size)
 	h.Write(content)
 	digest := f.Digest.Sum(h)
@@ -275,6 +289,7 @@ func (r *run) smallFile(ctx context.Context, f model.File, buf []byte, failing *
 		return mismatch(r.job.Manifest.ID, f, digest)
 	}
 	failing.progressed(f.Size)
+	lane.Enter(source.InWrite)
 	if err := r.job.Small(ctx, f, content, digest); err != nil {
 		return err
 	}

@@ -129,6 +129,8 @@ type Progress struct {
 	Connections atomic.Int64 // connections busy now (the one value that also falls)
 	LastByte    atomic.Int64 // when the newest byte came, in Unix nanoseconds
 	Note        atomic.Value // string: the newest reason for waiting or changing course
+	Hashing     atomic.Int64 // nanoseconds for which the in-order hashes have worked, added up
+	Watch       source.Watch // where the time of the connections goes
 
 	// ByClass is Retries by what had failed: the index is a model.Class.
 	ByClass [classes]atomic.Int64

@@ -141,9 +141,11 @@ func (o *order) follow(ctx context.Context) (model.Digest, error) {
 				return model.Digest{}, err
 			}
 		}
+		read := time.Now()
 		o.hashing.Lock()
 		o.h.Write(p)
 		done := time.Now()
+		o.run.job.Progress.Hashing.Add(int64(done.Sub(read)))
 		o.mu.Lock()
 		// Faded over seconds: catching up with what came out of order for a moment does not count.
 		fade := math.Exp(-done.Sub(last).Seconds() / 5)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ema/internal/model"
+	"ema/internal/source"
 )
 
 const (
@@ -69,6 +70,7 @@ func newBlob(f model.File, s Sink) *blob {
 // A claim is a span of a blob that one connection fetches. Its end moves down when another
 // connection steals the rest.
 type claim struct {
+	lane     *source.Lane // of the connection that works on it
 	blob     *blob
 	pos, end int64                   // guarded by the plan's lock
 	cancel   context.CancelCauseFunc // set when the request is sent; guarded by the plan's lock

@@ -11,6 +11,7 @@ import (
 
 	"ema/internal/fetch"
 	"ema/internal/model"
+	"ema/internal/source"
 	"ema/internal/store"
 	"ema/internal/verify"
 )
@@ -90,7 +91,7 @@ const patience = 10 * time.Second
 
 // Plan says what Pull would fetch, without changing anything.
 func (l *Line) Plan(ctx context.Context, req Request, p *Progress) (*Plan, error) {
-	r, err := l.resolve(ctx, req, p)
+	r, err := l.resolve(ctx, req, nil, p)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +129,9 @@ func (l *Line) Plan(ctx context.Context, req Request, p *Progress) (*Plan, error
 // stops, keeps what it has for the next Pull, and returns ctx's error.
 func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, error) {
 	begun := time.Now()
-	r, err := l.resolve(ctx, req, p)
+	lane := p.Watch.Lane()
+	defer lane.End()
+	r, err := l.resolve(source.WithLane(ctx, lane), req, lane, p)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +141,7 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 	l.spare(r)
 	path := l.Store.Snapshot(r.ID, r.manifest.Commit)
 	if !l.upToDate(r) {
-		if path, err = l.bring(ctx, r, p); err != nil {
+		if path, err = l.bring(ctx, r, lane, p); err != nil {
 			if model.ClassOf(err) == model.Integrity && l.Memory != nil {
 				l.Memory.Forget(ctx, r.manifest)
 			}
@@ -153,6 +156,7 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 	}
 	if req.To != "" {
 		p.enter("exporting", nil)
+		lane.Enter(source.InWrite)
 		if _, err := l.Store.Export(ctx, r.ID, r.manifest.Commit, r.wanted, req.To); err != nil {
 			return nil, err
 		}
@@ -167,7 +171,7 @@ func (l *Line) Pull(ctx context.Context, req Request, p *Progress) (*Result, err
 }
 
 // resolve finds the commit and the files. When the source cannot be reached, what is here serves.
-func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved, error) {
+func (l *Line) resolve(ctx context.Context, req Request, lane *source.Lane, p *Progress) (*resolved, error) {
 	p.enter("resolving", nil)
 	r := &resolved{Request: req, staged: map[model.Digest]bool{}}
 	here := l.local(req)
@@ -191,7 +195,7 @@ func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved
 			r.notes = append(r.notes, fmt.Sprintf("the source could not be asked (%v); what is here is commit %.12s", err, here.Commit))
 		}
 	default:
-		if err := l.ask(ctx, r, p); err != nil {
+		if err := l.ask(ctx, r, lane, p); err != nil {
 			return nil, err
 		}
 	}
@@ -214,7 +218,7 @@ func (l *Line) resolve(ctx context.Context, req Request, p *Progress) (*resolved
 
 // ask asks the source, and goes by what it said last when it cannot be asked: at once while that is
 // fresh, else once all attempts have failed.
-func (l *Line) ask(ctx context.Context, r *resolved, p *Progress) error {
+func (l *Line) ask(ctx context.Context, r *resolved, lane *source.Lane, p *Progress) error {
 	if l.Memory != nil && l.Memory.Fresh(r.ID, r.Revision) {
 		err := l.askBriefly(ctx, r)
 		if l.instead(ctx, r, err, "") {
@@ -224,7 +228,11 @@ func (l *Line) ask(ctx context.Context, r *resolved, p *Progress) error {
 			return err
 		}
 	}
-	err := l.retry().Again(ctx, func(err error) { p.Retries.Add(1); p.Note.Store(err.Error()) }, func(ctx context.Context) (err error) {
+	err := l.retry().Again(ctx, func(err error) {
+		p.Retries.Add(1)
+		p.Note.Store(err.Error())
+		lane.Enter(source.InRetry)
+	}, func(ctx context.Context) (err error) {
 		r.manifest, err = l.Source.Resolve(ctx, r.ID, r.Revision)
 		return err
 	})
@@ -372,7 +380,8 @@ func adoptDigests(files, known []model.File) {
 }
 
 // bring does the work of a Pull as the store's owner.
-func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, error) {
+func (l *Line) bring(ctx context.Context, r *resolved, lane *source.Lane, p *Progress) (string, error) {
+	lane.Enter(source.InIdle)
 	w, done, err := l.own(ctx, l.Waiting)
 	if err != nil {
 		return "", err
@@ -381,6 +390,7 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 	if l.upToDate(r) { // whoever had the store before us may have brought the same
 		return l.Store.Snapshot(r.ID, r.manifest.Commit), nil
 	}
+	lane.Enter(source.InHash)
 	p.enter("checking", func(s *Stage) { s.Files, s.Bytes = len(r.wanted), sum(r.wanted) })
 	p.Follow(r.wanted)
 	missing, bad, err := l.missing(ctx, w, r.ID, r.wanted, p)
@@ -396,11 +406,13 @@ func (l *Line) bring(ctx context.Context, r *resolved, p *Progress) (string, err
 		return "", err
 	}
 	defer reserved.end()
+	lane.Enter(source.InIdle) // the connections have lanes of their own
 	p.enter("fetching", func(s *Stage) { s.Here, s.FilesHere = s.Bytes-sum(missing), s.Files-len(missing) })
 	if err := l.fetch(ctx, w, r, missing, bad, reserved, p); err != nil {
 		return "", err
 	}
 	p.enter("publishing", nil)
+	lane.Enter(source.InSync)
 	l.inspect(r)
 	if len(r.wanted) == 0 {
 		return "", &model.Error{

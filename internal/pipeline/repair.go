@@ -181,7 +181,7 @@ func (m *mending) fetch(ctx context.Context, files, rest []model.File, rec store
 	if l.Offline && m.id.Scheme != model.Folder {
 		return nil, &model.Error{Op: "repair", Class: model.Offline, Model: m.id, Err: errors.New("files must be fetched again and offline mode forbids the network")}
 	}
-	r, err := l.resolve(ctx, Request{ID: m.id, Revision: m.commit}, p)
+	r, err := l.resolve(ctx, Request{ID: m.id, Revision: m.commit}, nil, p)
 	if err != nil {
 		return nil, m.given(err)
 	}

@@ -74,7 +74,7 @@ func (n *names) dialer(d *net.Dialer) dialFunc {
 		if _, err := netip.ParseAddr(host); err == nil {
 			return d.DialContext(ctx, network, address)
 		}
-		addrs, err := n.lookup(ctx, host)
+		addrs, err := n.traced(ctx, host)
 		if err != nil {
 			return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ema/internal/model"
 )
 
 // A pool counts the open connections for the bytes of models, to all hosts together.
@@ -18,6 +20,7 @@ type pool struct {
 
 	mu      sync.Mutex
 	dialing int
+	opened  uint64 // so far
 	open    map[*conn]struct{}
 	freed   chan struct{} // closed when there is room again
 }
@@ -31,6 +34,7 @@ type conn struct {
 	net.Conn
 	pool *pool
 	host string
+	id   uint64
 	once sync.Once
 }
 
@@ -55,7 +59,8 @@ func (p *pool) over(dial dialFunc) dialFunc {
 			p.wake()
 			return nil, err
 		}
-		c := &conn{Conn: raw, pool: p, host: address}
+		p.opened++
+		c := &conn{Conn: raw, pool: p, host: address, id: p.opened}
 		p.open[c] = struct{}{}
 		return c, nil
 	}
@@ -120,21 +125,58 @@ func (p *pool) byHost() map[string]links {
 	return by
 }
 
-// roundTrip is what the kernel has measured.
-func (c *conn) roundTrip() (now, least time.Duration, ok bool) {
+// info is what the kernel tells of the connection; nil where it tells nothing.
+func (c *conn) info() *unix.TCPInfo {
 	tcp, isTCP := c.Conn.(syscall.Conn)
 	if !isTCP {
-		return 0, 0, false
+		return nil
 	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
-		return 0, 0, false
+		return nil
 	}
 	var info *unix.TCPInfo
 	if raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }) != nil || err != nil {
+		return nil
+	}
+	return info
+}
+
+// roundTrip is what the kernel has measured.
+func (c *conn) roundTrip() (now, least time.Duration, ok bool) {
+	info := c.info()
+	if info == nil {
 		return 0, 0, false
 	}
 	return time.Duration(info.Rtt) * time.Microsecond, time.Duration(info.Min_rtt) * time.Microsecond, info.Rtt > 0
+}
+
+// A Link is an open connection for the bytes of models, as its kernel sees it (tcp(7), TCP_INFO).
+type Link struct {
+	ID       uint64        // of this connection, as long as the process lives
+	Host     string        // with its port
+	RTT      time.Duration // smoothed
+	MinRTT   time.Duration // the least that was seen
+	Window   model.Bytes   // that the other side may have under way to us: what we have offered last
+	Received model.Bytes   // since it was opened
+	Disorder int64         // packets that came out of order: some before them were lost, or overtaken
+}
+
+// Links are the open connections for the bytes of models. It costs a system call for each.
+func (s *Sources) Links() []Link {
+	p := s.wire.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []Link
+	for c := range p.open {
+		if i := c.info(); i != nil {
+			all = append(all, Link{
+				ID: c.id, Host: c.host, RTT: time.Duration(i.Rtt) * time.Microsecond, MinRTT: time.Duration(i.Min_rtt) * time.Microsecond,
+				Window: model.Bytes(i.Rcv_wnd), Received: model.Bytes(i.Bytes_received), Disorder: int64(i.Rcv_ooopack),
+			})
+		}
+	}
+	return all
 }
 
 // RoundTrip is the median round-trip time of the open connections for the bytes of models, as the

@@ -199,17 +199,19 @@ var errBegin = errors.New("the host that a redirect led to cannot be reached")
 // where a redirect has led to such a host, it may lead to a better one meanwhile: then the error is
 // errBegin. A request that began behind the redirect fails, since its source can ask anew.
 func (w *wire) send(ctx context.Context, q request, u *url.URL, a *answer) (*http.Response, error) {
-	h := w.hosts.of(hostPort(u))
+	h, lane := w.hosts.of(hostPort(u)), laneOf(ctx)
+	defer lane.Enter(InBody)
 	for {
+		lane.Enter(InGate)
 		p, release, err := w.turn(ctx, h, q, u)
 		if err != nil {
 			return nil, err
 		}
 		var connected atomic.Bool
-		hop := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		hop := httptrace.WithClientTrace(ctx, lane.trace(connected.Load, func() {
 			connected.Store(true)
 			p.connected()
-		}})
+		}))
 		if p.away {
 			hop = context.WithValue(hop, probing{}, true)
 		}
