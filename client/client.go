@@ -410,6 +410,16 @@ func (c *Client) Resources(ctx context.Context) (r Resources, err error) {
 	return r, c.call(ctx, http.MethodGet, "/admin/resources", nil, &r)
 }
 
+// Analysis asks what everything waits for, or the download of one model: the one that runs, or else the last one. Without a model it is
+// about all that the daemon does.
+func (c *Client) Analysis(ctx context.Context, model string) (a PerformanceAnalysis, err error) {
+	path := "/admin/performance/analysis"
+	if model != "" {
+		path += "?model_id=" + url.QueryEscape(model)
+	}
+	return a, c.call(ctx, http.MethodGet, path, nil, &a)
+}
+
 // Audit asks for a page of who has changed what; the first page is 1, and it has at most limit <= 100.
 func (c *Client) Audit(ctx context.Context, page, limit int) (a Audit, err error) {
 	return a, c.call(ctx, http.MethodGet, fmt.Sprintf("/admin/audit?page=%d&limit=%d", page, limit), nil, &a)

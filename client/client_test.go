@@ -387,10 +387,12 @@ func TestEachMethodAsksWhereTheContractSays(t *testing.T) {
 			}
 			return err
 		},
-		"GET /api/v1/admin/health":                 func() error { _, err := c.AdminHealth(ctx); return err },
-		"GET /api/v1/admin/health/db":              func() error { _, err := c.PartHealth(ctx, client.PartDatabase); return err },
-		"GET /api/v1/admin/resources":              func() error { _, err := c.Resources(ctx); return err },
-		"GET /api/v1/admin/audit?page=1&limit=100": func() error { _, err := c.Audit(ctx, 1, 100); return err },
+		"GET /api/v1/admin/health":                                   func() error { _, err := c.AdminHealth(ctx); return err },
+		"GET /api/v1/admin/health/db":                                func() error { _, err := c.PartHealth(ctx, client.PartDatabase); return err },
+		"GET /api/v1/admin/resources":                                func() error { _, err := c.Resources(ctx); return err },
+		"GET /api/v1/admin/performance/analysis":                     func() error { _, err := c.Analysis(ctx, ""); return err },
+		"GET /api/v1/admin/performance/analysis?model_id=org%2Fname": func() error { _, err := c.Analysis(ctx, "org/name"); return err },
+		"GET /api/v1/admin/audit?page=1&limit=100":                   func() error { _, err := c.Audit(ctx, 1, 100); return err },
 	} {
 		err := ask()
 		if got := <-asked; err != nil || got != want {

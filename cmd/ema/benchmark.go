@@ -104,7 +104,7 @@ func (b benchmark) settings(a *app) (s bench.AssessSettings, baseline string, er
 			s.Places = append(s.Places, p)
 		}
 	}
-	return s, filepath.Join(st.StateDir(), "baseline.json"), nil
+	return s, filepath.Join(st.StateDir(), baselineFile), nil
 }
 
 func (a *app) benchmark(ctx context.Context, b benchmark) error {

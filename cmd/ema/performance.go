@@ -36,6 +36,8 @@ type gauge struct {
 	past    []glance // of the last minute, the oldest first
 	stock   model.Bytes
 	stocked time.Time
+
+	hashSpeed func() float64
 }
 
 // A glance is what was counted at one moment.
@@ -45,10 +47,11 @@ type glance struct {
 	device host.Device
 	noDisk error
 	usage  host.Usage
+	look   look
 }
 
 func newGauge(d *daemon) *gauge {
-	return &gauge{d: d, begun: time.Now()}
+	return &gauge{d: d, begun: time.Now(), hashSpeed: hashSpeed()}
 }
 
 // run keeps figures until ctx ends.
@@ -101,6 +104,7 @@ func (g *gauge) Now(ctx context.Context) (client.Performance, error) {
 func (g *gauge) glance(ctx context.Context) glance {
 	now := glance{at: time.Now(), totals: g.d.metrics.Totals(streams()...)}
 	now.device, now.noDisk = host.DeviceOf(ctx, g.d.line.Store.Path())
+	now.look = g.d.look(ctx, now.totals)
 	now.usage, _ = g.meter.Look(ctx) //nolint:errcheck // it only fails when ctx ends, and nobody sees these figures then
 	return now
 }

@@ -15,6 +15,7 @@ import (
 
 	"ema/client"
 	"ema/internal/config"
+	"ema/internal/host"
 	"ema/internal/model"
 	"ema/internal/pipeline"
 )
@@ -165,8 +166,10 @@ func (a *app) pullOne(ctx context.Context, req pipeline.Request, f pullFlags) (e
 	}
 	l.waits.Store(&waits)
 	show.start()
+	from := l.look(ctx, host.New("", a.processors()))
 	begun := time.Now()
 	res, err := l.Pull(ctx, req, show.progress)
+	l.timed(ctx, a, req.ID, from, show.progress, f.limit*float64(model.MiB))
 	unlimit()
 	show.stop()
 	l.done(ctx, "pull", req.ID, begun, err, "revision", req.Revision, "fetched", show.progress.Received.Load(), "retries", show.progress.Retries.Load())

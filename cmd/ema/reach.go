@@ -66,6 +66,8 @@ func (r *reach) SuccessRate(err error) (rate float64, known bool) {
 
 func (r *reach) RoundTrip() (now, least time.Duration) { return r.sources().RoundTrip() }
 
+func (r *reach) Links() []source.Link { return r.sources().Links() }
+
 func (r *reach) Hosts() []source.HostStatus { return r.sources().Hosts() }
 
 // Close gives up idle connections.

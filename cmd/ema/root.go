@@ -54,6 +54,7 @@ func rootCommand(a *app) *cobra.Command {
 		storeCommand(a),
 		dbCommand(a),
 		benchmarkCommand(a),
+		analyzeCommand(a),
 		loadTestCommand(a),
 		tuneCommand(a),
 		profileCommand(a),

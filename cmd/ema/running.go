@@ -23,6 +23,7 @@ const (
 // running is one download that the daemon brings, or has brought lately.
 type running struct {
 	download model.Download
+	begun    time.Time
 	share    *throttle.Share
 	limit    model.Bytes // of its own, under the daemon's lock; 0 is none
 	show     *progress   // reads the pipeline's figures; it shows nothing by itself
@@ -42,6 +43,7 @@ func (d *daemon) bring(ctx context.Context, dl model.Download, report queue.Repo
 	defer leave()
 	defer d.heap.work()()
 	defer d.line.own.begin(dl.Model)()
+	from := d.look(ctx, d.metrics.Totals(streams()...))
 	r := d.begin(dl)
 	defer d.end(r)
 	report.Follow(func(dl model.Download) { d.follow(r, dl) })
@@ -60,6 +62,7 @@ func (d *daemon) bring(ctx context.Context, dl model.Download, report queue.Repo
 	res, err := d.line.Pull(ctx, req, r.show.progress)
 	stop()
 	watched.Wait()
+	d.gauge.keepTiming(context.WithoutCancel(ctx), dl, from)
 	d.line.done(ctx, "pull", dl.Model, begun, err, "download", dl.ID, "revision", dl.Revision, "fetched", r.show.progress.Received.Load(), "retries", r.show.progress.Retries.Load())
 	if err != nil {
 		return err
@@ -77,7 +80,7 @@ func (d *daemon) begin(dl model.Download) *running {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r := &running{
-		download: dl, state: model.Resolving, show: d.app.watch(dl.Model),
+		download: dl, begun: time.Now(), state: model.Resolving, show: d.app.watch(dl.Model),
 		share: d.limiter.Share(weight(dl.Priority), smaller(dl.Limit, d.perDownload())), limit: dl.Limit,
 	}
 	d.running[dl.ID] = r

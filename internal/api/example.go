@@ -175,6 +175,20 @@ func exampleTrends() client.PerformanceCourse {
 	}
 }
 
+func exampleAnalysis() client.PerformanceAnalysis {
+	return client.PerformanceAnalysis{
+		At: exampleTime(), Seconds: 8.2, Verdict: "limiter: a limit of 5.0 MiB/s holds for all downloads together (business hours)",
+		Bottlenecks: []client.Bottleneck{{
+			Component: "limiter", Share: 0.92, Verdict: "a limit of 5.0 MiB/s holds for all downloads together (business hours)",
+			Evidence: []string{"connections spent 92 % of their time waiting for the limit"},
+			Setting:  "bandwidth_management.global_limit_mbps", Current: "5", Advised: "0", Command: "ema config set bandwidth_management.global_limit_mbps 0",
+		}},
+		Components: map[string]string{"cpu": "busy 12 % of the time"}, Times: map[string]float64{"body": 2.1, "limiter": 30.2},
+		Ceilings: []client.Ceiling{{Component: "cpu", Name: "hash", Value: new(1380.0), Unit: "MB/s", Reached: new(0.004), Source: "SHA-256 by one processor, measured for this"}},
+		Unknown:  map[string]string{"ceilings.link": "no network driver tells the speed of its link"},
+	}
+}
+
 func examplePreload() client.PreloadAdvice {
 	return client.PreloadAdvice{
 		Suggestions: []client.PreloadSuggestion{{

@@ -59,6 +59,7 @@ const (
 	opDashboard            = "get-dashboard"
 	opPerformancePast      = "get-performance-history"
 	opPerformanceTrends    = "get-performance-trends"
+	opPerformanceAnalysis  = "get-performance-analysis"
 	opAudit                = "list-audit"
 	opReload               = "reload-config"
 	opRun                  = "run-command"
@@ -118,25 +119,26 @@ func roles() map[string]trust.Role {
 		opPin:     trust.PowerUser,
 		opCleanup: trust.PowerUser,
 
-		opConfig:            trust.Admin,
-		opUpdate:            trust.Admin,
-		opSchema:            trust.Admin,
-		opValidate:          trust.Admin,
-		opHealth:            trust.Admin,
-		opVersion:           trust.Admin,
-		opResources:         trust.Admin,
-		opPerformance:       trust.Admin,
-		opDashboard:         trust.Admin,
-		opPerformancePast:   trust.Admin,
-		opPerformanceTrends: trust.Admin,
-		opAudit:             trust.Admin,
-		opReload:            trust.Admin,
-		opRun:               trust.Admin,
-		opProfile:           trust.Admin,
-		opProfiles:          trust.Admin,
-		opProfileCPU:        trust.Admin,
-		opProfileHeap:       trust.Admin,
-		opProfileTrace:      trust.Admin,
+		opConfig:              trust.Admin,
+		opUpdate:              trust.Admin,
+		opSchema:              trust.Admin,
+		opValidate:            trust.Admin,
+		opHealth:              trust.Admin,
+		opVersion:             trust.Admin,
+		opResources:           trust.Admin,
+		opPerformance:         trust.Admin,
+		opDashboard:           trust.Admin,
+		opPerformancePast:     trust.Admin,
+		opPerformanceTrends:   trust.Admin,
+		opPerformanceAnalysis: trust.Admin,
+		opAudit:               trust.Admin,
+		opReload:              trust.Admin,
+		opRun:                 trust.Admin,
+		opProfile:             trust.Admin,
+		opProfiles:            trust.Admin,
+		opProfileCPU:          trust.Admin,
+		opProfileHeap:         trust.Admin,
+		opProfileTrace:        trust.Admin,
 
 		// Whoever watches over processes has no key, and the document is no secret.
 		opAlive:      trust.None,

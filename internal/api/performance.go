@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"ema/client"
+	"ema/internal/model"
 )
 
 // observer knows how well everything runs.
@@ -16,6 +17,9 @@ type observer interface {
 	Now(ctx context.Context) (client.Performance, error)
 	// Past is one figure from one time until before another; a step of 0 is chosen so that there are not too many points. It fails
 	// with class NotFound where there is no such figure, and Busy while the database is away.
+	// Analysis is what everything waits for, or the download of one model, running or the last one. It fails with class NotFound where
+	// nothing is known of one.
+	Analysis(ctx context.Context, about model.ID) (client.PerformanceAnalysis, error)
 	// Trends is where all figures are going. It fails with class Busy while the database is away.
 	Trends(ctx context.Context) (client.PerformanceCourse, error)
 	Past(ctx context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error)
@@ -52,6 +56,16 @@ func (s *Server) offerPerformance(rt *router) {
 		return &c, err
 	})
 	register(rt, operation{
+		id: opPerformanceAnalysis, method: http.MethodGet, path: Base + "/admin/performance/analysis", tag: tagAdmin, summary: "See what everything waits for",
+		text: "Where the time of the connections goes, over the last seconds - between three and thirteen - or over the whole of a download that is over, " +
+			"and what that means: the worst first, each with its evidence and, where there is one, the setting to change. A share is the part of the " +
+			"time that a cause explains.",
+		fails: []int{http.StatusNotFound}, says: exampleAnalysis(),
+	}, func(ctx context.Context, r *analysisRequest) (*client.PerformanceAnalysis, error) {
+		a, err := s.Observer.Analysis(ctx, r.id)
+		return &a, err
+	})
+	register(rt, operation{
 		id: opPerformancePast, method: http.MethodGet, path: Base + "/admin/performance/history", tag: tagAdmin, summary: "See one figure over time",
 		text:  "Samples of every ten seconds are kept for a day, sums of minutes for two weeks, and sums of hours for as long as history is kept.",
 		fails: []int{http.StatusNotFound, http.StatusServiceUnavailable},
@@ -63,6 +77,25 @@ func (s *Server) offerPerformance(rt *router) {
 		h, err := s.Observer.Past(ctx, r.Metric, r.from, r.to, time.Duration(r.Step)*time.Second)
 		return &h, err
 	})
+}
+
+// analysisRequest asks what is waited for.
+type analysisRequest struct {
+	Model string `query:"model_id" maxLength:"4096" doc:"Only the download of this model: the one that runs, or else the last one." example:"org/name"`
+
+	id model.ID
+}
+
+func (r *analysisRequest) Resolve(huma.Context) []error {
+	if r.Model == "" {
+		return nil
+	}
+	id, _, err := model.ParseRef(r.Model)
+	if err != nil {
+		return []error{&huma.ErrorDetail{Location: "query.model_id", Message: err.Error(), Value: clip(r.Model)}}
+	}
+	r.id = id
+	return nil
 }
 
 // performanceRequest asks for one figure over time.

@@ -150,10 +150,12 @@ func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v = &visit{}
 		r = r.WithContext(context.WithValue(r.Context(), visitKey{}, v))
 	}
+	rt.s.waiting.begin(t, found.id, begun)
 	defer func() {
 		if broken := recover(); broken != nil {
 			rt.broken(t, r, broken)
 		}
+		rt.s.waiting.end(t)
 		rt.measure(found.id, t, begun)
 		if v != nil {
 			rt.record(t, r, found, v)

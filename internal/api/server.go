@@ -135,8 +135,9 @@ type Server struct {
 	Version Version
 	Log     *slog.Logger
 
-	once sync.Once
-	all  *router
+	once    sync.Once
+	all     *router
+	waiting unanswered
 }
 
 // Limits that keep a stuck client from holding on to the daemon.

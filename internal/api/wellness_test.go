@@ -106,6 +106,13 @@ type dial struct{}
 
 func (dial) Now(context.Context) (client.Performance, error) { return examplePerformanceNow(), nil }
 
+func (dial) Analysis(_ context.Context, about model.ID) (client.PerformanceAnalysis, error) {
+	if about.Name == "acme/none" {
+		return client.PerformanceAnalysis{}, &model.Error{Op: "analyze", Class: model.NotFound, Model: about, Err: errors.New("no download of it is known")}
+	}
+	return exampleAnalysis(), nil
+}
+
 func (dial) Trends(context.Context) (client.PerformanceCourse, error) { return exampleTrends(), nil }
 
 func (dial) Past(_ context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error) {

@@ -113,6 +113,20 @@ func (m *Meter) measure(ctx context.Context) Usage {
 	return u
 }
 
+// Processors is for how many seconds all processors of the machine were busy since it was started, added up, and the seconds that there
+// were.
+func Processors(ctx context.Context) (busy, all float64, err error) {
+	t, err := cpu.TimesWithContext(ctx, false)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, c := range t {
+		sum := c.User + c.System + c.Nice + c.Iowait + c.Irq + c.Softirq + c.Steal + c.Idle
+		busy, all = busy+sum-c.Idle-c.Iowait, all+sum
+	}
+	return busy, all, nil
+}
+
 // Volume is the size of the file system on which path lies, and what this user may still fill of it, in bytes.
 func Volume(ctx context.Context, path string) (total, free uint64, err error) {
 	u, err := disk.UsageWithContext(ctx, path)

@@ -55,12 +55,14 @@ type Recorder struct {
 
 // RecorderState is how a Recorder stands.
 type RecorderState struct {
-	Waiting int       // records that are not written yet
-	Written uint64    // records
-	Dropped uint64    // records for which there was no room
-	Refused uint64    // records that the database does not take
-	Away    error     // why the database cannot be used; nil when it can
-	Since   time.Time // when it was lost or found
+	Waiting int           // records that are not written yet
+	Written uint64        // records
+	Dropped uint64        // records for which there was no room
+	Refused uint64        // records that the database does not take
+	Away    error         // why the database cannot be used; nil when it can
+	Since   time.Time     // when it was lost or found
+	Writes  uint64        // batches that were written
+	Took    time.Duration // that these took, added up
 }
 
 // NewRecorder makes one that keeps at most so many records while it cannot write. url is of a PostgreSQL database; without
@@ -275,6 +277,7 @@ func (r *Recorder) write(ctx context.Context, left *[]Batch) error {
 		}
 		n := uint64((*left)[0].Len())
 		var refused uint64
+		begun := time.Now()
 		if refused, err = writeAll(ctx, r.db, (*left)[0]); err != nil {
 			break
 		}
@@ -283,6 +286,8 @@ func (r *Recorder) write(ctx context.Context, left *[]Batch) error {
 		}
 		r.mu.Lock()
 		r.done += n
+		r.state.Writes++
+		r.state.Took += time.Since(begun)
 		r.state.Written += n - refused
 		r.state.Refused += refused
 		if r.state.Away != nil {

@@ -20,7 +20,6 @@ type pool struct {
 
 	mu      sync.Mutex
 	dialing int
-	opened  uint64 // so far
 	open    map[*conn]struct{}
 	freed   chan struct{} // closed when there is room again
 }
@@ -34,7 +33,6 @@ type conn struct {
 	net.Conn
 	pool *pool
 	host string
-	id   uint64
 	once sync.Once
 }
 
@@ -59,8 +57,7 @@ func (p *pool) over(dial dialFunc) dialFunc {
 			p.wake()
 			return nil, err
 		}
-		p.opened++
-		c := &conn{Conn: raw, pool: p, host: address, id: p.opened}
+		c := &conn{Conn: raw, pool: p, host: address}
 		p.open[c] = struct{}{}
 		return c, nil
 	}
@@ -153,7 +150,7 @@ func (c *conn) roundTrip() (now, least time.Duration, ok bool) {
 
 // A Link is an open connection for the bytes of models, as its kernel sees it (tcp(7), TCP_INFO).
 type Link struct {
-	ID       uint64        // of this connection, as long as the process lives
+	Local    string        // its address here, which no other has at the same time
 	Host     string        // with its port
 	RTT      time.Duration // smoothed
 	MinRTT   time.Duration // the least that was seen
@@ -171,7 +168,7 @@ func (s *Sources) Links() []Link {
 	for c := range p.open {
 		if i := c.info(); i != nil {
 			all = append(all, Link{
-				ID: c.id, Host: c.host, RTT: time.Duration(i.Rtt) * time.Microsecond, MinRTT: time.Duration(i.Min_rtt) * time.Microsecond,
+				Local: c.LocalAddr().String(), Host: c.host, RTT: time.Duration(i.Rtt) * time.Microsecond, MinRTT: time.Duration(i.Min_rtt) * time.Microsecond,
 				Window: model.Bytes(i.Rcv_wnd), Received: model.Bytes(i.Bytes_received), Disorder: int64(i.Rcv_ooopack),
 			})
 		}

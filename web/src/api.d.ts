@@ -128,6 +128,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/performance/analysis": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See what everything waits for
+         * @description Where the time of the connections goes, over the last seconds - between three and thirteen - or over the whole of a download that is over, and what that means: the worst first, each with its evidence and, where there is one, the setting to change. A share is the part of the time that a cause explains.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["get-performance-analysis"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/performance/current": {
         parameters: {
             query?: never;
@@ -1324,6 +1346,47 @@ export interface components {
             /** @description False when it is available already: then all were told. */
             waiting: boolean;
         };
+        /** @description A Bottleneck is a part that others wait for. */
+        Bottleneck: {
+            advised: string;
+            /** @description It does as much as it can, and nothing is wrong with it. */
+            at_ceiling: boolean;
+            /** @description That changes it, or tells more. */
+            command: string;
+            /** @description Network, server, dns, disk, cpu, memory, queue, limiter, api, database or gpu. */
+            component: string;
+            /** @description How that is now; empty where it is not known. */
+            current: string;
+            /** @description Never null. */
+            evidence: string[];
+            /** @description What to change; empty where none helps. */
+            setting: string;
+            /**
+             * Format: double
+             * @description Of the time that it explains, 0 to 1.
+             */
+            share: number;
+            verdict: string;
+        };
+        /** @description A Ceiling is what a part of this machine can do at most. */
+        Ceiling: {
+            component: string;
+            name: string;
+            /**
+             * Format: double
+             * @description The part of it that was used, 0 to 1; null while nothing is downloaded.
+             */
+            reached: number | null;
+            /** @description How it is known. */
+            source: string;
+            /** @description MB/s: a million bytes per second. */
+            unit: string;
+            /**
+             * Format: double
+             * @description Null where it is not known; see unknown.
+             */
+            value: number | null;
+        };
         CheckBegun: {
             check_id: string;
             /** Format: date-time */
@@ -2214,6 +2277,38 @@ export interface components {
             unknown: {
                 [key: string]: string;
             };
+        };
+        /** @description A PerformanceAnalysis is what everything waits for, with the evidence. */
+        PerformanceAnalysis: {
+            /** @description The worst first; never null. */
+            bottlenecks: components["schemas"]["Bottleneck"][];
+            /** @description Never null. */
+            ceilings: components["schemas"]["Ceiling"][];
+            /** @description What is said of those that are not among them; never null. */
+            components: {
+                [key: string]: string;
+            };
+            /** @description Where the time of the connections went: with four of them, four seconds in each second; never null. */
+            connection_seconds: {
+                [key: string]: number;
+            };
+            /** @description That download is over, and this is about all of it. */
+            finished: boolean;
+            /** @description Whose download this is about; empty is all of them and this machine. */
+            model_id: string;
+            /**
+             * Format: double
+             * @description That were looked at.
+             */
+            seconds: number;
+            /** Format: date-time */
+            timestamp: string;
+            /** @description What could not be measured, and why; never null. */
+            unknown: {
+                [key: string]: string;
+            };
+            /** @description In one sentence. */
+            verdict: string;
         };
         /** @description PerformanceCourse is where figures are going. */
         PerformanceCourse: {
@@ -3286,6 +3381,145 @@ export interface operations {
             };
             /** @description The key's role does not permit this. */
             403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "get-performance-analysis": {
+        parameters: {
+            query?: {
+                /** @description Only the download of this model: the one that runs, or else the last one. */
+                model_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "timestamp": "2026-03-01T09:30:00Z",
+                     *       "seconds": 8.2,
+                     *       "model_id": "",
+                     *       "finished": false,
+                     *       "verdict": "limiter: a limit of 5.0 MiB/s holds for all downloads together (business hours)",
+                     *       "bottlenecks": [
+                     *         {
+                     *           "component": "limiter",
+                     *           "share": 0.92,
+                     *           "at_ceiling": false,
+                     *           "verdict": "a limit of 5.0 MiB/s holds for all downloads together (business hours)",
+                     *           "evidence": [
+                     *             "connections spent 92 % of their time waiting for the limit"
+                     *           ],
+                     *           "setting": "bandwidth_management.global_limit_mbps",
+                     *           "current": "5",
+                     *           "advised": "0",
+                     *           "command": "ema config set bandwidth_management.global_limit_mbps 0"
+                     *         }
+                     *       ],
+                     *       "components": {
+                     *         "cpu": "busy 12 % of the time"
+                     *       },
+                     *       "connection_seconds": {
+                     *         "body": 2.1,
+                     *         "limiter": 30.2
+                     *       },
+                     *       "ceilings": [
+                     *         {
+                     *           "component": "cpu",
+                     *           "name": "hash",
+                     *           "value": 1380,
+                     *           "unit": "MB/s",
+                     *           "reached": 0.004,
+                     *           "source": "SHA-256 by one processor, measured for this"
+                     *         }
+                     *       ],
+                     *       "unknown": {
+                     *         "ceilings.link": "no network driver tells the speed of its link"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PerformanceAnalysis"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
