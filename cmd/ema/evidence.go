@@ -81,7 +81,7 @@ func (l *line) look(ctx context.Context, h *host.Host) look {
 func (l *line) evidence(h *host.Host, set config.Config, from, to look) tune.Evidence {
 	span := to.at.Sub(from.at)
 	e := tune.Evidence{Span: span, CPUs: h.CPUs(), Busy: -1, Own: -1, Delayed: -1, GPU: -1, LinkSpeed: h.LinkSpeed()}
-	if from.ran >= 0 && to.ran >= 0 && !from.at.IsZero() {
+	if from.all > 0 && from.ran >= 0 && to.ran >= 0 { // the first look was one
 		e.Own, e.Delayed = max(0, to.ran-from.ran), max(0, to.delayed-from.delayed)
 	}
 	if all := to.all - from.all; all > 0 && from.all > 0 {

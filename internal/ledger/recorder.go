@@ -391,9 +391,24 @@ func (r *Recorder) part(ctx context.Context, left []Batch) error {
 		}
 	}
 	if r.url != "" && db != nil {
-		err = errors.Join(err, db.Close())
+		err = errors.Join(err, closeSoon(db))
 	}
 	return err
+}
+
+// closeSoon closes db, unless that takes long: a database that does not answer is waited for by its driver, and nothing is lost when
+// its connections end with the process.
+func closeSoon(db *Ledger) error {
+	closed := make(chan error, 1)
+	go func() { closed <- db.Close() }()
+	late := time.NewTimer(parting / 2)
+	defer late.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-late.C:
+		return nil
+	}
 }
 
 // keep stores batches in the file, durably: it is written and synced, then it takes the name, then the folder is synced.
