@@ -288,6 +288,11 @@ func (c cause) holds(t *testing.T) {
 	if f := a.Bottlenecks[0]; len(f.Evidence) == 0 || f.Share < tune.Worth && c.first != tune.OfDNS {
 		t.Errorf("it has no evidence, or not enough: %+v", f)
 	}
+	for _, b := range a.Bottlenecks {
+		if b.Setting != "" && !strings.HasPrefix(b.Setting, "net.") && b.Current == "" {
+			t.Errorf("there is no key %s", b.Setting)
+		}
+	}
 	t.Logf("%.0f %% %s", 100*a.Bottlenecks[0].Share, a.Bottlenecks[0].Verdict)
 }
 
