@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,7 +66,7 @@ func benchmarkCommand(a *app) *cobra.Command {
 	flags.Lookup("compare").NoOptDefVal = keptBaseline
 	flags.StringVar(&b.report, "output-report", "", "write the report to this `file`, as JSON")
 	flags.StringSliceVar(&b.suites, "suite", nil, "only these `suites`: downloads, api, storage, system")
-	flags.Int64Var(&b.size, "size", 0, "`MiB` of the file by which disks are measured; a download is a quarter (default: 256, 1024 with --full-assessment)")
+	flags.Int64Var(&b.size, "size", 0, "`MiB` of the file by which disks are measured; a download is a quarter (default: 256, 512 with --full-assessment)")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("suite", cobra.FixedCompletions(bench.Suites(), cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
@@ -130,11 +131,11 @@ func (a *app) benchmark(ctx context.Context, b benchmark) error {
 			fmt.Fprintln(a.stderr, text)
 		}
 	}
-	takes, err := s.Estimate()
+	least, most, err := s.Estimate()
 	if err != nil {
 		return err
 	}
-	show(fmt.Sprintf("this takes about %s, and at most 3 minutes", duration(takes)))
+	show(fmt.Sprintf("this takes %s to %s, depending on how noisy this machine is", duration(least), duration(most)))
 	s.Progress = show
 	found, err := bench.Assess(ctx, s)
 	if ctx.Err() != nil || err != nil && found.Seconds == 0 { // nothing worth telling
@@ -142,7 +143,7 @@ func (a *app) benchmark(ctx context.Context, b benchmark) error {
 	}
 	found.Version = currentBuild().String()
 	if before != nil {
-		found.Comparison = compareWith(from, *before, found)
+		found.Comparison = bench.CompareWith(from, *before, found)
 	}
 	if err == nil && b.generate {
 		err = writeReport(kept, found)
@@ -162,17 +163,6 @@ func (a *app) benchmark(ctx context.Context, b benchmark) error {
 		return err
 	}
 	return nil
-}
-
-// compareWith compares what both have measured.
-func compareWith(from string, before, now bench.Assessment) *bench.Comparison {
-	c := &bench.Comparison{Baseline: from, Timestamp: before.Timestamp, Threshold: bench.Threshold, Regressions: bench.Compare(before.Metrics, now.Metrics, bench.Threshold)}
-	for name := range now.Metrics {
-		if _, known := before.Metrics[name]; known {
-			c.Compared++
-		}
-	}
-	return c
 }
 
 func regressed(c bench.Comparison) string {
@@ -226,10 +216,13 @@ func writeReport(name string, found bench.Assessment) (err error) {
 // printBenchmark is a report for people.
 func printBenchmark(w io.Writer, r bench.Assessment) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "MEASURED\tMEDIAN\tMAD\tUNIT\tREPEATS")
+	fmt.Fprintln(table, "MEASURED\tMEDIAN\tUNIT\tSURE TO\tREPEATS")
 	for _, name := range slices.Sorted(maps.Keys(r.Metrics)) {
-		m := r.Metrics[name]
-		fmt.Fprintf(table, "%s\t%.4g\t%.2g\t%s\t%d\n", name, m.Median, m.MAD, m.Unit, m.Repeats)
+		m, sure := r.Metrics[name], "unknown"
+		if s := m.Spread(); !math.IsInf(s, 1) {
+			sure = fmt.Sprintf("%.1f %%", 100*s)
+		}
+		fmt.Fprintf(table, "%s\t%.4g\t%s\t%s\t%d\n", name, m.Median, m.Unit, sure, m.Repeats)
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -239,6 +232,9 @@ func printBenchmark(w io.Writer, r bench.Assessment) error {
 			fmt.Fprintf(w, "not measured: %s: %s\n", name, r.Unknown[name])
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.Noisy)) {
+		fmt.Fprintf(w, "noisy: %s: %s\n", name, r.Noisy[name])
+	}
 	for _, text := range r.Recommendations {
 		fmt.Fprintln(w, text)
 	}
@@ -246,6 +242,12 @@ func printBenchmark(w io.Writer, r bench.Assessment) error {
 		fmt.Fprintf(w, "compared with %s: %s, %s\n", c.Baseline, count(c.Compared, "metric", "metrics"), count(len(c.Regressions), "regression", "regressions"))
 		for _, g := range c.Regressions {
 			fmt.Fprintf(w, "  %s: %.4g, was %.4g %s: %.0f %% worse\n", g.Metric, g.Now, g.Baseline, g.Unit, g.Worse*100)
+		}
+		for _, name := range slices.Sorted(maps.Keys(c.NotJudged)) {
+			fmt.Fprintf(w, "  %s is not judged: %s\n", name, c.NotJudged[name])
+		}
+		for _, text := range c.Warnings {
+			fmt.Fprintln(w, "  "+text)
 		}
 	}
 	_, err := fmt.Fprintf(w, "took %s\n", duration(time.Duration(r.Seconds*float64(time.Second))))

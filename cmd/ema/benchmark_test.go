@@ -67,7 +67,7 @@ func (b benchmarker) clean() {
 func TestABenchmarkReportsWhatIsPromisedAndLeavesNothing(t *testing.T) {
 	b := newBenchmarker(t)
 	code, out, said := b.run("--output-report", b.path("report.json"), "--generate-baseline")
-	if code != 0 || !strings.Contains(said, "this takes about ") || !strings.Contains(said, "\nstorage: hot, 1 of 3\n") || !strings.Contains(out, "downloads.single_download_time") {
+	if code != 0 || !strings.Contains(said, "this takes ") || !strings.Contains(said, "\nstorage: hot, repeat 1\n") || !strings.Contains(out, "downloads.single_download_time") {
 		t.Fatalf("exit code %d\n%s%s", code, out, said)
 	}
 	b.clean()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"time"
@@ -35,8 +36,8 @@ type Place struct {
 type AssessSettings struct {
 	Suites  []string
 	Full    bool        // the larger sizes
-	Size    model.Bytes // of the file of the suite storage; 0 = 256 MiB, or 1 GiB when Full. A download is a quarter of it
-	Repeats int         // 0 = 3
+	Size    model.Bytes // of the file of the suite storage; 0 = 256 MiB, or 512 MiB when Full. A download is a quarter of it
+	Repeats int         // exactly so many; 0 = at least six, and then until the medians are within 5 %, or time is up
 
 	Program string   // this program
 	Name    string   // as which it is called
@@ -44,6 +45,7 @@ type AssessSettings struct {
 	Places  []Place  // the first is that of the store; each gets a folder that is removed in the end
 
 	Progress func(what string)                                     // what begins; nil = not
+	exactly  bool                                                  // Repeats are not only the least
 	Free     func(ctx context.Context, dir string) (uint64, error) // bytes; nil = as the file system says
 }
 
@@ -58,7 +60,9 @@ type Assessment struct {
 	Full       bool              `json:"full_assessment"`
 	Size       model.Bytes       `json:"size_bytes"` // of the file of the suite storage
 	Seconds    float64           `json:"seconds"`    // that all of it took
+	Machine    Machine           `json:"machine"`    // on which it was measured
 	Metrics    map[string]Metric `json:"metrics"`    // all that can be compared, by name
+	Noisy      map[string]string `json:"noisy"`      // of those, the ones whose repeats differ too much to say much; and how much
 	Unknown    map[string]string `json:"unknown"`    // what was not measured, and why
 	Comparison *Comparison       `json:"comparison,omitempty"`
 }
@@ -78,14 +82,25 @@ type Comparison struct {
 	Threshold   float64      `json:"threshold"` // 0.2 is 20 %
 	Compared    int          `json:"compared"`  // metrics that both have
 	Regressions []Regression `json:"regressions"`
+	// NotJudged are metrics that are so noisy that Threshold is within the noise, and why.
+	NotJudged map[string]string `json:"not_judged"`
+	Warnings  []string          `json:"warnings"` // such as that the baseline is of another machine; never null
 }
 
-// Lasting bounds how long suites repeat. What has begun is ended, so that it may take somewhat longer.
-const (
-	lastingDownloads = 50 * time.Second
-	lastingStorage   = 80 * time.Second // of all places together
-	mostTogether     = 3 * time.Minute  // after which whatever runs is cut off
-)
+// mostTogether is after how long whatever runs is cut off.
+const mostTogether = 3 * time.Minute
+
+// leastRepeats are those of which the median's interval can be told with 95 %; mostRepeats are more than enough.
+const leastRepeats, mostRepeats = 6, 60
+
+// lasting bounds how long a suite goes on repeating. What has begun is ended, so that it may take somewhat longer.
+func (s AssessSettings) lasting(suite string) time.Duration {
+	all := map[string]time.Duration{"downloads": 48 * time.Second, "api": 18 * time.Second, "storage": 80 * time.Second, "system": 6 * time.Second}[suite]
+	if !s.Full {
+		all /= 3
+	}
+	return all
+}
 
 // FileSize is the size of the file of the suite storage. Only what was measured with the same one can be compared.
 func (s AssessSettings) FileSize() model.Bytes {
@@ -93,7 +108,7 @@ func (s AssessSettings) FileSize() model.Bytes {
 	case s.Size != 0:
 		return s.Size
 	case s.Full:
-		return model.GiB
+		return 512 * model.MiB
 	}
 	return 256 * model.MiB
 }
@@ -112,8 +127,8 @@ func (s AssessSettings) complete() (AssessSettings, error) {
 	if s.Size < 4*model.MiB || s.Size > 16*model.GiB {
 		return s, &model.Error{Op: "benchmark", Class: model.Usage, Err: fmt.Errorf("a size of %s: want 4 MiB to 16 GiB", s.Size)}
 	}
-	if s.Repeats == 0 {
-		s.Repeats = 3
+	if s.exactly = s.Repeats != 0; !s.exactly {
+		s.Repeats = leastRepeats
 	}
 	if s.Free == nil {
 		s.Free = func(ctx context.Context, dir string) (uint64, error) {
@@ -130,27 +145,19 @@ func (s AssessSettings) complete() (AssessSettings, error) {
 	return s, nil
 }
 
-// Estimate is about how long an assessment takes on a disk that writes 200 MB/s.
-func (s AssessSettings) Estimate() (time.Duration, error) {
-	s, err := s.complete()
-	if err != nil {
-		return 0, err
+// Estimate is how long an assessment takes at least, on a disk that writes 1 GB/s where nothing is noisy, and at most.
+func (s AssessSettings) Estimate() (least, most time.Duration, err error) {
+	if s, err = s.complete(); err != nil {
+		return 0, 0, err
 	}
-	passes := time.Duration(float64(s.Size) / 200e6 * 5 * float64(s.Repeats) * float64(time.Second))
-	var all time.Duration
+	pass := time.Duration(float64(s.Size) / 1e9 * float64(s.Repeats) * float64(time.Second))
 	for _, name := range s.Suites {
-		switch name {
-		case "downloads":
-			all += min(12*time.Second+passes/8, lastingDownloads)
-		case "api":
-			all += 5 * time.Second
-		case "storage":
-			all += min(time.Duration(len(s.Places))*(passes+4*time.Second), lastingStorage)
-		case "system":
-			all += 2 * time.Second
-		}
+		once := map[string]time.Duration{
+			"downloads": 4*time.Second + pass, "api": 4 * time.Second, "storage": time.Duration(len(s.Places)) * (5*pass + time.Second), "system": 3 * time.Second,
+		}[name]
+		least, most = least+min(once, s.lasting(name)), most+s.lasting(name)
 	}
-	return all, nil
+	return least, min(most+10*time.Second, mostTogether), nil
 }
 
 // room refuses to fill a disk: no more than a tenth of what is free on it is ever used.
@@ -182,7 +189,7 @@ func Assess(ctx context.Context, s AssessSettings) (a Assessment, err error) {
 	begun := time.Now()
 	a = Assessment{
 		Timestamp: float64(begun.UnixMicro()) / 1e6, Suites: s.Suites, Full: s.Full, Size: s.Size, Recommendations: []string{},
-		Metrics: map[string]Metric{}, Unknown: map[string]string{},
+		Metrics: map[string]Metric{}, Unknown: map[string]string{}, Noisy: map[string]string{}, Machine: machineOf(s.Places[0].Dir),
 	}
 	if err := s.room(ctx); err != nil {
 		return a, err
@@ -254,13 +261,19 @@ func (r *assessor) note(name string, repeats []float64, unit string, better Bett
 	}
 	m := MetricOf(repeats, unit, better)
 	r.Metrics[name] = m
+	switch spread := m.Spread(); {
+	case math.IsInf(spread, 1) && !r.exactly:
+		r.Noisy[name] = fmt.Sprintf("time was up after %d repeats, which say nothing about how sure the median is", m.Repeats)
+	case spread > loose && !math.IsInf(spread, 1):
+		r.Noisy[name] = fmt.Sprintf("the machine is too noisy: after %d repeats the median may still be off by %.0f %%", m.Repeats, 100*spread)
+	}
 	return &m.Median
 }
 
-// repeat calls do as often as the settings say, or until so much time is over.
-func (r *assessor) repeat(ctx context.Context, atMost time.Duration, do func(n int) error) error {
+// repeat calls do as often as the settings say and until enough says that it suffices, or until so much time is over.
+func (r *assessor) repeat(ctx context.Context, atMost time.Duration, enough func() bool, do func(n int) error) error {
 	end := time.Now().Add(atMost)
-	for n := range r.Repeats {
+	for n := 0; n < r.Repeats || !r.exactly && n < mostRepeats && !enough(); n++ {
 		if n > 0 && time.Now().After(end) {
 			return nil
 		}

@@ -1,9 +1,11 @@
 package bench
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"slices"
+	"strings"
 )
 
 // Threshold is by which part a metric has to be worse to be a regression.
@@ -24,13 +26,14 @@ type Regression struct {
 }
 
 // Compare finds the metrics that are worse now than in the baseline: by more than threshold, and by more than three MAD
-// of both. What only one of them has says nothing. They come in the order of their names.
-func Compare(baseline, now map[string]Metric, threshold float64) []Regression {
-	found := []Regression{}
+// of both. What only one of them has says nothing. They come in the order of their names. A metric that has not regressed, but whose
+// noise is such that one by threshold would not show, is not judged.
+func Compare(baseline, now map[string]Metric, threshold float64) (found []Regression, notJudged map[string]string) {
+	found, notJudged = []Regression{}, map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(now)) {
 		before, known := baseline[name]
 		after := now[name]
-		if !known {
+		if !known || !(before.Median > 0) {
 			continue
 		}
 		more := after.Median - before.Median
@@ -38,12 +41,30 @@ func Compare(baseline, now map[string]Metric, threshold float64) []Regression {
 			more = -more
 		}
 		noise := band * max(before.MAD, after.MAD)
-		if before.Median > 0 && more > threshold*before.Median && more > noise {
+		switch {
+		case more > threshold*before.Median && more > noise:
 			found = append(found, Regression{
 				Metric: name, Unit: after.Unit, Better: after.Better, Baseline: before.Median, Now: after.Median,
 				Worse: math.Abs(more) / before.Median, Noise: noise,
 			})
+		case noise > threshold*before.Median:
+			notJudged[name] = fmt.Sprintf("too noisy: only what is %.0f %% worse would show", 100*noise/before.Median)
 		}
 	}
-	return found
+	return found, notJudged
+}
+
+// CompareWith compares an assessment with an earlier one, of which from is the name.
+func CompareWith(from string, before, now Assessment) *Comparison {
+	c := &Comparison{Baseline: from, Timestamp: before.Timestamp, Threshold: Threshold, Warnings: []string{}}
+	c.Regressions, c.NotJudged = Compare(before.Metrics, now.Metrics, Threshold)
+	for name := range now.Metrics {
+		if _, known := before.Metrics[name]; known {
+			c.Compared++
+		}
+	}
+	if differ := now.Machine.Unlike(before.Machine); len(differ) > 0 {
+		c.Warnings = append(c.Warnings, "the baseline was measured on another machine, or before it was changed: "+strings.Join(differ, "; "))
+	}
+	return c
 }

@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ func metrics(t *rapid.T) map[string]bench.Metric {
 func TestNothingRegressesAgainstItself(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		all := metrics(t)
-		if found := bench.Compare(all, all, bench.Threshold); len(found) > 0 {
+		if found, _ := bench.Compare(all, all, bench.Threshold); len(found) > 0 {
 			t.Fatalf("%+v", found)
 		}
 	})
@@ -38,8 +39,10 @@ func TestWhatIsWorseOneWayIsBetterTheOther(t *testing.T) {
 				now[name] = n
 			}
 		}
-		there, back := map[string]bool{}, bench.Compare(now, before, bench.Threshold)
-		for _, r := range bench.Compare(before, now, bench.Threshold) {
+		there := map[string]bool{}
+		back, _ := bench.Compare(now, before, bench.Threshold)
+		forth, _ := bench.Compare(before, now, bench.Threshold)
+		for _, r := range forth {
 			there[r.Metric] = true
 		}
 		for _, r := range back {
@@ -73,15 +76,82 @@ func TestARegressionIsBeyondTheThresholdAndTheNoise(t *testing.T) {
 			m := func(v, mad float64) map[string]bench.Metric {
 				return map[string]bench.Metric{"x": {Median: v, MAD: mad, Repeats: 5, Unit: "s", Better: c.better}}
 			}
-			found := bench.Compare(m(c.before, c.madBefore), m(c.now, c.madNow), bench.Threshold)
+			found, hidden := bench.Compare(m(c.before, c.madBefore), m(c.now, c.madNow), bench.Threshold)
 			if (len(found) == 1) != c.want {
 				t.Fatalf("%+v", found)
+			}
+			if says := hidden["x"]; (says != "") != strings.HasPrefix(promise, "the noise of") {
+				t.Errorf("it is not judged because %q", says)
 			}
 		})
 	}
 	m := map[string]bench.Metric{"x": {Median: 1, Better: bench.Lower}}
-	if found := bench.Compare(m, map[string]bench.Metric{"y": {Median: 9, Better: bench.Lower}}, 0.2); len(found) > 0 {
+	if found, _ := bench.Compare(m, map[string]bench.Metric{"y": {Median: 9, Better: bench.Lower}}, 0.2); len(found) > 0 {
 		t.Errorf("a metric without a baseline: %+v", found)
+	}
+}
+
+// A quarter more, measured twice on a machine whose repeats differ by some percent, is found nearly always, and nothing is found
+// where there is nothing.
+func TestAQuarterIsFoundInNoise(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	measured := func(median float64) map[string]bench.Metric {
+		repeats := make([]float64, 8)
+		for i := range repeats {
+			repeats[i] = median * (1 + 0.03*rng.NormFloat64())
+		}
+		return map[string]bench.Metric{"x": bench.MetricOf(repeats, "s", bench.Lower)}
+	}
+	const runs = 1000
+	hit, alarms := 0, 0
+	for range runs {
+		before := measured(1)
+		if found, _ := bench.Compare(before, measured(1.33), bench.Threshold); len(found) == 1 { // a rate that is a quarter less
+			hit++
+		}
+		if found, _ := bench.Compare(before, measured(1), bench.Threshold); len(found) > 0 {
+			alarms++
+		}
+	}
+	if hit < runs*95/100 || alarms > runs/100 {
+		t.Errorf("found in %d of %d runs, and %d false alarms", hit, runs, alarms)
+	}
+}
+
+func TestTheIntervalOfAMedianHoldsIt(t *testing.T) {
+	if m := bench.MetricOf([]float64{1, 2, 3, 4, 5}, "s", bench.Lower); m.Low != nil || !math.IsInf(m.Spread(), 1) {
+		t.Errorf("five repeats have an interval: %v to %v", *m.Low, *m.High)
+	}
+	rng := rand.New(rand.NewPCG(3, 3))
+	held := 0
+	const runs = 2000
+	for range runs {
+		repeats := make([]float64, 9)
+		for i := range repeats {
+			repeats[i] = 10 + rng.ExpFloat64() // whatever the distribution is
+		}
+		m := bench.MetricOf(repeats, "s", bench.Lower)
+		if truth := 10 + math.Ln2; *m.Low <= truth && truth <= *m.High {
+			held++
+		}
+	}
+	if held < runs*94/100 {
+		t.Errorf("it holds the median %d times of %d", held, runs)
+	}
+}
+
+func TestAnotherMachineIsNamed(t *testing.T) {
+	here := bench.Machine{CPUs: 8, CPUModel: "fast", Kernel: "Linux 6.1", FileSystem: "ext4"}
+	there := bench.Machine{CPUs: 2, CPUModel: "slow", Kernel: "Linux 6.1", FileSystem: "ext4"}
+	before, now := bench.Assessment{Machine: there}, bench.Assessment{Machine: here}
+	if w := bench.CompareWith("old.json", before, now).Warnings; len(w) != 1 || !strings.Contains(w[0], "processor: slow, and here fast; processors: 2, and here 8") {
+		t.Errorf("%q", w)
+	}
+	if w := bench.CompareWith("old.json", now, now).Warnings; len(w) != 0 {
+		t.Errorf("%q", w)
+	}
+	if w := bench.CompareWith("old.json", bench.Assessment{}, now).Warnings; len(w) != 0 {
+		t.Errorf("a report that tells of no machine: %q", w)
 	}
 }
 

@@ -121,7 +121,7 @@ func (r *assessor) downloads(ctx context.Context) (err error) {
 
 	r.Progress("downloads: one")
 	var single, rates []float64
-	err = r.repeat(ctx, lastingDownloads/4, func(int) error {
+	err = r.repeat(ctx, r.lasting("downloads")/4, func() bool { return tightEnough(single) }, func(int) error {
 		return within(r.Places[0].Dir, func(folder string) error {
 			took, err := r.pull(ctx, folder, o.url, "bench/model-0")
 			if err == nil {
@@ -140,7 +140,7 @@ func (r *assessor) downloads(ctx context.Context) (err error) {
 
 	r.Progress(fmt.Sprintf("downloads: %d at once", together))
 	var totals []float64
-	err = r.repeat(ctx, lastingDownloads/4, func(int) error {
+	err = r.repeat(ctx, r.lasting("downloads")/4, func() bool { return tightEnough(totals) }, func(int) error {
 		return within(r.Places[0].Dir, func(folder string) error {
 			took, total, err := r.atOnce(ctx, folder, o.url)
 			if err == nil {
@@ -159,7 +159,7 @@ func (r *assessor) downloads(ctx context.Context) (err error) {
 	var times []float64
 	tried := 0
 	var last error
-	err = r.repeat(ctx, lastingDownloads/2, func(int) error {
+	err = r.repeat(ctx, r.lasting("downloads")/2, func() bool { return tightEnough(times) }, func(int) error {
 		o.hub.ClearFaults()
 		o.hub.ResetStats()
 		o.hub.Next(demohub.Status(http.StatusServiceUnavailable))
@@ -267,7 +267,7 @@ func (r *assessor) api(ctx context.Context) (err error) {
 
 func (r *assessor) askEndpoint(ctx context.Context, client *http.Client, url, endpoint string) error {
 	var averages, medians, p95s, all []float64
-	err := r.repeat(ctx, 10*time.Second, func(int) error {
+	err := r.repeat(ctx, r.lasting("api")/3, func() bool { return tightEnough(medians) }, func(int) error {
 		took := make([]float64, 0, requests)
 		for range requests {
 			ms, err := ask(ctx, client, url+endpoint)

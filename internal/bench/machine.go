@@ -32,6 +32,44 @@ type SystemResult struct {
 	MemoryCopy *float64 `json:"memory_copy_mb_per_second"`
 }
 
+// A Machine is where an assessment was made. What cannot be told is empty.
+type Machine struct {
+	CPUs       int         `json:"cpus"`
+	CPUModel   string      `json:"cpu_model"`
+	Memory     model.Bytes `json:"memory_bytes"`
+	Kernel     string      `json:"kernel"`
+	FileSystem string      `json:"store_file_system"`
+}
+
+// machineOf is this machine, with a store in dir.
+func machineOf(dir string) Machine {
+	m := Machine{CPUs: runtime.NumCPU()}
+	m.CPUModel, _ = cpuModel()                      //nolint:errcheck // empty says that it cannot be told
+	m.Kernel, _ = kernel()                          //nolint:errcheck // the same
+	m.FileSystem, _ = fileSystem(dir)               //nolint:errcheck // the same
+	m.Memory, _, _ = host.New("/", m.CPUs).Memory() //nolint:errcheck // the same
+	return m
+}
+
+// Unlike says in words what differs between two machines; it is empty where nothing does that was told of both.
+func (m Machine) Unlike(o Machine) (differ []string) {
+	tell := func(what, here, there string) {
+		if here != "" && there != "" && here != there {
+			differ = append(differ, fmt.Sprintf("%s: %s, and here %s", what, there, here))
+		}
+	}
+	tell("processor", m.CPUModel, o.CPUModel)
+	if m.CPUs != o.CPUs && o.CPUs != 0 {
+		tell("processors", fmt.Sprint(m.CPUs), fmt.Sprint(o.CPUs))
+	}
+	if a, b := float64(m.Memory), float64(o.Memory); a > 0 && b > 0 && max(a, b) > 1.1*min(a, b) {
+		tell("memory", m.Memory.String(), o.Memory.String())
+	}
+	tell("kernel", m.Kernel, o.Kernel)
+	tell("file system of the store", m.FileSystem, o.FileSystem)
+	return differ
+}
+
 func (r *assessor) system(ctx context.Context) error {
 	r.Progress("system")
 	res := &SystemResult{CPUs: runtime.NumCPU(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
@@ -65,11 +103,12 @@ func (r *assessor) system(ctx context.Context) error {
 		{"memory_copy", &res.MemoryCopy, func() { copy(copied, data) }},
 	} {
 		var rates []float64
-		for range max(r.Repeats, 5) {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
+		err := r.repeat(ctx, r.lasting("system")/3, func() bool { return tightEnough(rates) }, func(int) error {
 			rates = append(rates, rateOf(len(data), one.do))
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		*one.to = r.note("system."+one.name, rates, "MB/s", Higher)
 	}

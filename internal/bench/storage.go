@@ -43,10 +43,10 @@ const (
 )
 
 func (r *assessor) storage(ctx context.Context) error {
-	each := lastingStorage / time.Duration(len(r.Places))
+	each := r.lasting("storage") / time.Duration(len(r.Places))
 	for _, p := range r.Places {
 		err := within(p.Dir, func(folder string) error {
-			d := &disk{assessor: r, place: p, folder: folder, pass: each / time.Duration(6*r.Repeats), samples: map[string][]float64{}}
+			d := &disk{assessor: r, place: p, folder: folder, each: each, pass: each / time.Duration(8*r.Repeats), samples: map[string][]float64{}}
 			return d.measure(ctx)
 		})
 		if err != nil {
@@ -61,6 +61,7 @@ type disk struct {
 	*assessor
 	place   Place
 	folder  string
+	each    time.Duration // for all of it
 	pass    time.Duration // the longest that one pass takes; its rate is of what was done until then
 	samples map[string][]float64
 }
@@ -72,8 +73,8 @@ func (d *disk) measure(ctx context.Context) error {
 	if res.FileSystem, err = fileSystem(d.place.Dir); err != nil {
 		d.unknown("file_system", err)
 	}
-	err = d.repeat(ctx, d.pass*time.Duration(6*d.Repeats), func(n int) error {
-		d.Progress(fmt.Sprintf("storage: %s, %d of %d", d.place.Tier, n+1, d.Repeats))
+	err = d.repeat(ctx, d.each, d.enough, func(n int) error {
+		d.Progress(fmt.Sprintf("storage: %s, repeat %d", d.place.Tier, n+1))
 		return d.once(ctx)
 	})
 	if err != nil {
@@ -93,6 +94,16 @@ func (d *disk) measure(ctx context.Context) error {
 	take(&res.FsyncP95, "fsync_p95", "ms", Lower)
 	take(&res.Files, "metadata_files", "per_second", Higher)
 	return nil
+}
+
+// enough leaves out the slowest requests: they differ by nature, and the medians do not wait for them.
+func (d *disk) enough() bool {
+	for name, series := range d.samples {
+		if name != "random_read_4k_p99" && name != "fsync_p95" && !tightEnough(series) {
+			return false
+		}
+	}
+	return true
 }
 
 func (d *disk) unknown(name string, why error) {
