@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -25,10 +26,12 @@ import (
 
 // A benchmark is the command line of ema benchmark.
 type benchmark struct {
-	full, generate  bool
-	compare, report string
-	suites          []string
-	size            int64 // MiB
+	full, generate bool
+	compare        string
+	reports        []string // files
+	suites         []string
+	size           int64 // MiB
+	repeats        int
 }
 
 // keptBaseline is the value of --compare that names the baseline in the state folder.
@@ -64,7 +67,8 @@ func benchmarkCommand(a *app) *cobra.Command {
 	flags.BoolVar(&b.generate, "generate-baseline", false, "keep the report as the baseline of this store")
 	flags.StringVar(&b.compare, "compare", "", "compare with the report in this `file`; without one with the kept baseline")
 	flags.Lookup("compare").NoOptDefVal = keptBaseline
-	flags.StringVar(&b.report, "output-report", "", "write the report to this `file`, as JSON")
+	flags.StringArrayVar(&b.reports, "output-report", nil, "write the report to this `file`: a page with plots if it ends in .html, else JSON; may be repeated")
+	flags.IntVar(&b.repeats, "repeats", 0, "repeat everything so many `times`, instead of until the medians are sure")
 	flags.StringSliceVar(&b.suites, "suite", nil, "only these `suites`: downloads, api, storage, system")
 	flags.Int64Var(&b.size, "size", 0, "`MiB` of the file by which disks are measured; a download is a quarter (default: 256, 512 with --full-assessment)")
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("suite", cobra.FixedCompletions(bench.Suites(), cobra.ShellCompDirectiveNoFileComp)))
@@ -75,6 +79,9 @@ func benchmarkCommand(a *app) *cobra.Command {
 func (b benchmark) settings(a *app) (s bench.AssessSettings, baseline string, err error) {
 	if b.full && len(b.suites) > 0 {
 		return s, "", &usageError{errors.New("--full-assessment is of all suites; leave --suite out, or it")}
+	}
+	if b.repeats < 0 || b.repeats > 1000 {
+		return s, "", &usageError{fmt.Errorf("--repeats %d: want 1 to 1000, or 0 for as many as it takes", b.repeats)}
 	}
 	if b.size < 0 || b.size > 1<<20 {
 		return s, "", &usageError{fmt.Errorf("--size %d: want a number of MiB", b.size)}
@@ -91,7 +98,7 @@ func (b benchmark) settings(a *app) (s bench.AssessSettings, baseline string, er
 	if err != nil {
 		return s, "", err
 	}
-	s = bench.AssessSettings{Suites: b.suites, Full: b.full, Size: model.Bytes(b.size) * model.MiB, Program: program, Name: os.Args[0], Environ: a.environ}
+	s = bench.AssessSettings{Suites: b.suites, Full: b.full, Repeats: b.repeats, Size: model.Bytes(b.size) * model.MiB, Program: program, Name: os.Args[0], Environ: a.environ}
 	seen := map[string]bool{}
 	for _, p := range []bench.Place{
 		{Tier: "hot", Dir: cmp.Or(e.StorageTiers.Hot.Path, st.Path())}, {Tier: "warm", Dir: e.StorageTiers.Warm.Path}, {Tier: "cold", Dir: e.StorageTiers.Cold.Path},
@@ -126,18 +133,17 @@ func (a *app) benchmark(ctx context.Context, b benchmark) error {
 			return &usageError{fmt.Errorf("%s was measured with files of %s, and this would be with %s; measure with the same --full-assessment and --size", from, before.Size, s.FileSize())}
 		}
 	}
-	show := func(text string) {
-		if !a.quiet {
-			fmt.Fprintln(a.stderr, text)
-		}
-	}
 	least, most, err := s.Estimate()
 	if err != nil {
 		return err
 	}
-	show(fmt.Sprintf("this takes %s to %s, depending on how noisy this machine is", duration(least), duration(most)))
-	s.Progress = show
+	if !a.quiet {
+		fmt.Fprintf(a.stderr, "this takes %s to %s, depending on how noisy this machine is\n", duration(least), duration(most))
+	}
+	bar := a.startBar(most)
+	s.Progress = bar.show
 	found, err := bench.Assess(ctx, s)
+	bar.stop()
 	if ctx.Err() != nil || err != nil && found.Seconds == 0 { // nothing worth telling
 		return err
 	}
@@ -148,8 +154,8 @@ func (a *app) benchmark(ctx context.Context, b benchmark) error {
 	if err == nil && b.generate {
 		err = writeReport(kept, found)
 	}
-	if b.report != "" {
-		err = errors.Join(err, writeReport(b.report, found))
+	for _, name := range b.reports {
+		err = errors.Join(err, writeReport(name, found))
 	}
 	err = errors.Join(err, a.result(found, func(w io.Writer) error { return printBenchmark(w, found) }))
 	if err != nil {
@@ -190,7 +196,14 @@ func readBaseline(name string) (*bench.Assessment, error) {
 
 // writeReport writes a report that is whole or not there.
 func writeReport(name string, found bench.Assessment) (err error) {
-	raw, err := json.MarshalIndent(found, "", "  ")
+	var raw bytes.Buffer
+	if ext := strings.ToLower(filepath.Ext(name)); ext == ".html" || ext == ".htm" {
+		err = bench.WritePage(&raw, found)
+	} else {
+		e := json.NewEncoder(&raw)
+		e.SetIndent("", "  ")
+		err = e.Encode(found)
+	}
 	if err != nil {
 		return err
 	}
@@ -206,7 +219,7 @@ func writeReport(name string, found bench.Assessment) (err error) {
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	_, err = f.Write(append(raw, '\n'))
+	_, err = f.Write(raw.Bytes())
 	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err
 	}

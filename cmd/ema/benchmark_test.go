@@ -39,7 +39,7 @@ func (b benchmarker) command(args ...string) *exec.Cmd {
 		b.t.Fatal(err)
 	}
 	c := exec.CommandContext(b.t.Context(), self)
-	c.Args = append([]string{"ema", "benchmark", "--size", "4"}, args...)
+	c.Args = append([]string{"ema", "benchmark", "--size", "4", "--repeats", "3"}, args...)
 	c.Env = append(os.Environ(), "HOME="+b.path("home"), "EMA_STORE__PATH="+b.path("hub"), "EMA_STORE__STATE_DIR="+b.path("state"), "GORACE="+noRest)
 	return c
 }
@@ -66,7 +66,7 @@ func (b benchmarker) clean() {
 
 func TestABenchmarkReportsWhatIsPromisedAndLeavesNothing(t *testing.T) {
 	b := newBenchmarker(t)
-	code, out, said := b.run("--output-report", b.path("report.json"), "--generate-baseline")
+	code, out, said := b.run("--output-report", b.path("report.json"), "--output-report", b.path("report.html"), "--generate-baseline")
 	if code != 0 || !strings.Contains(said, "this takes ") || !strings.Contains(said, "\nstorage: hot, repeat 1\n") || !strings.Contains(out, "downloads.single_download_time") {
 		t.Fatalf("exit code %d\n%s%s", code, out, said)
 	}
@@ -74,6 +74,9 @@ func TestABenchmarkReportsWhatIsPromisedAndLeavesNothing(t *testing.T) {
 	raw, err := os.ReadFile(b.path("report.json"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if page, err := os.ReadFile(b.path("report.html")); err != nil || !bytes.Contains(page, []byte("single_download_time")) || bytes.Count(page, []byte("<svg")) < 15 {
+		t.Errorf("the page: %v, %d bytes", err, len(page))
 	}
 	kept, err := os.ReadFile(b.path("state/baseline.json"))
 	if err != nil || !bytes.Equal(raw, kept) {
@@ -167,7 +170,7 @@ func TestARegressionIsExitCode6(t *testing.T) {
 }
 
 func TestAnInterruptedBenchmarkLeavesNothing(t *testing.T) {
-	for _, when := range []string{"downloads: 4 at once", "api: /api/v1/models/health", "storage: hot, 1 of 3"} {
+	for _, when := range []string{"downloads: 4 at once", "api: /api/v1/models/health", "storage: hot, repeat 1"} {
 		b := newBenchmarker(t)
 		c := b.command("--output-report", b.path("report.json"))
 		said, err := c.StderrPipe()
