@@ -216,7 +216,6 @@ func Assess(ctx context.Context, s AssessSettings) (a Assessment, err error) {
 	bounded, stop := context.WithTimeout(ctx, mostTogether)
 	defer stop()
 	s.Course.begin(s, begun)
-	defer func() { s.Course.end(time.Now()) }()
 	show := s.Progress
 	s.Progress = func(what string) {
 		s.Course.say(what)
@@ -242,6 +241,7 @@ func Assess(ctx context.Context, s AssessSettings) (a Assessment, err error) {
 			err = errors.Join(err, fmt.Errorf("benchmark: %s: %w", name, e))
 		}
 	}
+	s.Course.end(time.Now())
 	a.Recommendations = recommend(a.Results)
 	a.Seconds = time.Since(begun).Seconds()
 	return a, err
@@ -266,6 +266,9 @@ func cleanup(err error) error {
 	}
 	return nil
 }
+
+// LeftBehind is what an error of Assess says of what could not be removed; nil when all was.
+func LeftBehind(err error) error { return cleanup(err) }
 
 // within runs do with a folder of its own inside dir, and removes that folder whatever happens.
 func within(dir string, do func(folder string) error) (err error) {
