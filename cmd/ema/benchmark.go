@@ -131,6 +131,11 @@ func (b benchmark) prepare(environ []string, e *config.Effective, st *store.Stor
 	return m, nil
 }
 
+// inOrder are the suites that run, in the order in which they do.
+func (m measurement) inOrder() []string {
+	return slices.DeleteFunc(bench.Suites(), func(name string) bool { return len(m.Suites) > 0 && !slices.Contains(m.Suites, name) })
+}
+
 // measure does it, compares, and keeps the report as the baseline if it is to. Where Seconds is 0 nothing is worth telling but the error.
 func (m measurement) measure(ctx context.Context) (bench.Assessment, error) {
 	found, err := bench.Assess(ctx, m.AssessSettings)
@@ -175,7 +180,7 @@ func (a *app) benchmark(ctx context.Context, b benchmark) error {
 	if !a.quiet {
 		fmt.Fprintln(a.stderr, "this takes "+estimate(least, most))
 	}
-	bar := a.startBar(most)
+	bar := a.startBar(m.inOrder(), m.Course)
 	m.Progress = bar.show
 	found, err := m.measure(ctx)
 	bar.stop()

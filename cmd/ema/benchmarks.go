@@ -130,9 +130,7 @@ func (b *benchmarks) Start(ctx context.Context, ask client.BenchmarkRequest) (st
 	if err != nil {
 		return started, err
 	}
-	if len(m.Suites) == 0 {
-		m.Suites = bench.Suites()
-	}
+	m.Suites = m.inOrder()
 	one := &benchmarking{measurement: m, id: "bm_" + strings.ToLower(rand.Text()[:16]), over: make(chan struct{})}
 	begun := time.Now().UTC()
 	latest := begun.Add(most)

@@ -79,7 +79,7 @@ func WritePage(w io.Writer, a Assessment) error {
 			}
 			was, known := before[metric]
 			if known && was > 0 {
-				row.Before = fmt.Sprintf("%s, now %+.0f %%", number(was), 100*(m.Median-was)/was)
+				row.Before = fmt.Sprintf("%s, now %+.0f %%", number(was), math.Round(100*(m.Median-was)/was)+0) // of a negative zero that makes one without a sign
 			}
 			if row.Plot, err = box(m, was); err != nil {
 				return err
