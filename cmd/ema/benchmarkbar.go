@@ -42,8 +42,10 @@ func (a *app) startBar(suites []string, course *bench.Course) *benchmarkBar {
 	}
 	b.bars = mpb.New(options...)
 	for i, suite := range append(suites[:len(suites):len(suites)], "all") {
-		b.each = append(b.each, b.bars.AddBar(barParts,
-			mpb.PrependDecorators(decor.Name(suite, decor.WC{W: 10, C: decor.DindentRight})),
+		// Without a total in the beginning none is ever complete, so that stop can take all of them away. The terminal's own echo of
+		// Ctrl-C moves the cursor; from the first column no line gets too long.
+		bar := b.bars.AddBar(0,
+			mpb.PrependDecorators(decor.Name("\r"+suite, decor.WC{W: 10, C: decor.DindentRight})),
 			mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string {
 				at, room := b.course.Stand(time.Now()), besideBar
 				if s.AvailableWidth < narrowBar {
@@ -61,7 +63,9 @@ func (a *app) startBar(suites []string, course *bench.Course) *benchmarkBar {
 				}
 				return fmt.Sprintf(" %-*s", room, clip(text, room))
 			})),
-		))
+		)
+		bar.SetTotal(barParts, false)
+		b.each = append(b.each, bar)
 	}
 	b.over.Go(func() {
 		tick := time.NewTicker(200 * time.Millisecond)
@@ -119,5 +123,5 @@ func (b *benchmarkBar) stop() {
 		bar.Abort(true)
 	}
 	b.bars.Wait()
-	io.WriteString(b.app.stderr, "\r\x1b[K") // what an echoed Ctrl-C left
+	io.WriteString(b.app.stderr, "\r\x1b[J") // what is left of bars that were taken away one after the other, and of an echoed Ctrl-C
 }
