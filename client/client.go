@@ -420,6 +420,21 @@ func (c *Client) Analysis(ctx context.Context, model string) (a PerformanceAnaly
 	return a, c.call(ctx, http.MethodGet, path, nil, &a)
 }
 
+// Baseline asks how the figures were when a baseline was taken.
+func (c *Client) Baseline(ctx context.Context) (b PerformanceBaseline, err error) {
+	return b, c.call(ctx, http.MethodGet, "/admin/performance/baseline", nil, &b)
+}
+
+// SetBaseline takes how the figures were over the last hours for the baseline.
+func (c *Client) SetBaseline(ctx context.Context, hours float64) (b PerformanceBaseline, err error) {
+	return b, c.call(ctx, http.MethodPost, "/admin/performance/baseline", map[string]float64{"hours": hours}, &b)
+}
+
+// Regressions asks what is worse than it was.
+func (c *Client) Regressions(ctx context.Context) (r PerformanceRegressions, err error) {
+	return r, c.call(ctx, http.MethodGet, "/admin/performance/regressions", nil, &r)
+}
+
 // Audit asks for a page of who has changed what; the first page is 1, and it has at most limit <= 100.
 func (c *Client) Audit(ctx context.Context, page, limit int) (a Audit, err error) {
 	return a, c.call(ctx, http.MethodGet, fmt.Sprintf("/admin/audit?page=%d&limit=%d", page, limit), nil, &a)

@@ -55,6 +55,7 @@ func rootCommand(a *app) *cobra.Command {
 		dbCommand(a),
 		benchmarkCommand(a),
 		analyzeCommand(a),
+		regressionsCommand(a),
 		loadTestCommand(a),
 		tuneCommand(a),
 		profileCommand(a),

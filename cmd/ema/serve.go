@@ -261,6 +261,7 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	}
 	g.Go(func() error { return d.models.Run(ctx) })
 	g.Go(func() error { return d.gauge.run(ctx) })
+	g.Go(func() error { return d.gauge.watchman.run(ctx) })
 	g.Go(func() error { return d.api.Run(ctx, socket) })
 	g.Go(func() error { return d.network.run(ctx, d.api) })
 	g.Go(func() error { return d.catchUp(ctx) })

@@ -189,6 +189,21 @@ func exampleAnalysis() client.PerformanceAnalysis {
 	}
 }
 
+func exampleBaseline() client.PerformanceBaseline {
+	return client.PerformanceBaseline{At: exampleTime(), Hours: 24, Figures: map[string]client.BaselineFigure{"api.average_response_time_ms": {Median: 1.2, MAD: 0.1, Samples: 1440}}}
+}
+
+func exampleRegressions() client.PerformanceRegressions {
+	return client.PerformanceRegressions{
+		Threshold: 0.2, Checked: new(exampleTime()), BaselineAt: new(exampleTime()),
+		Regressions: []client.PerformanceRegression{{Metric: "api.average_response_time_ms", Against: "baseline", Before: 1.2, Now: 2.4, Worse: 100, Noise: 0.3}},
+		Incidents: []client.PerformanceIncident{{
+			Metric: "api.average_response_time_ms", Since: exampleTime(), Before: 1.2, Worst: 2.4, Worse: 100, Message: "api.average_response_time_ms is 100 % worse than before: 2.4, was 1.2",
+		}},
+		NotJudged: map[string]string{"storage.cache_hit_rate": "history: there are too few samples lately"},
+	}
+}
+
 func examplePreload() client.PreloadAdvice {
 	return client.PreloadAdvice{
 		Suggestions: []client.PreloadSuggestion{{

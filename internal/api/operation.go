@@ -60,6 +60,9 @@ const (
 	opPerformancePast      = "get-performance-history"
 	opPerformanceTrends    = "get-performance-trends"
 	opPerformanceAnalysis  = "get-performance-analysis"
+	opBaseline             = "get-performance-baseline"
+	opSetBaseline          = "set-performance-baseline"
+	opRegressions          = "list-performance-regressions"
 	opAudit                = "list-audit"
 	opReload               = "reload-config"
 	opRun                  = "run-command"
@@ -131,6 +134,9 @@ func roles() map[string]trust.Role {
 		opPerformancePast:     trust.Admin,
 		opPerformanceTrends:   trust.Admin,
 		opPerformanceAnalysis: trust.Admin,
+		opBaseline:            trust.Admin,
+		opSetBaseline:         trust.Admin,
+		opRegressions:         trust.Admin,
 		opAudit:               trust.Admin,
 		opReload:              trust.Admin,
 		opRun:                 trust.Admin,

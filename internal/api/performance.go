@@ -20,6 +20,11 @@ type observer interface {
 	// Analysis is what everything waits for, or the download of one model, running or the last one. It fails with class NotFound where
 	// nothing is known of one.
 	Analysis(ctx context.Context, about model.ID) (client.PerformanceAnalysis, error)
+	// Baseline is the one that was taken last; it fails with class NotFound where none was. SetBaseline takes one.
+	Baseline(ctx context.Context) (client.PerformanceBaseline, error)
+	SetBaseline(ctx context.Context, hours float64) (client.PerformanceBaseline, error)
+	// Regressions are the figures that are worse than they were.
+	Regressions(ctx context.Context) (client.PerformanceRegressions, error)
 	// Trends is where all figures are going. It fails with class Busy while the database is away.
 	Trends(ctx context.Context) (client.PerformanceCourse, error)
 	Past(ctx context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error)
@@ -66,6 +71,35 @@ func (s *Server) offerPerformance(rt *router) {
 		return &a, err
 	})
 	register(rt, operation{
+		id: opBaseline, method: http.MethodGet, path: Base + "/admin/performance/baseline", tag: tagAdmin, summary: "See the baseline of the figures",
+		fails: []int{http.StatusNotFound}, says: exampleBaseline(),
+	}, func(ctx context.Context, _ *struct{}) (*client.PerformanceBaseline, error) {
+		b, err := s.Observer.Baseline(ctx)
+		return &b, err
+	})
+	register(rt, operation{
+		id: opSetBaseline, method: http.MethodPost, path: Base + "/admin/performance/baseline", tag: tagAdmin, summary: "Take how the figures were lately for the baseline",
+		text:  "Later figures are compared with it; an earlier one is forgotten.",
+		fails: []int{http.StatusServiceUnavailable}, says: exampleBaseline(),
+	}, func(ctx context.Context, r *baselineRequest) (*client.PerformanceBaseline, error) {
+		hours := r.Body.Hours
+		if hours == 0 {
+			hours = 24
+		}
+		b, err := s.Observer.SetBaseline(ctx, hours)
+		return &b, err
+	})
+	register(rt, operation{
+		id: opRegressions, method: http.MethodGet, path: Base + "/admin/performance/regressions", tag: tagAdmin, summary: "See what is worse than it was",
+		text: "Every `monitoring.interval_seconds` the last `monitoring.window` means of each figure are compared with the baseline and with the two weeks " +
+			"before. One has regressed when it is worse by more than `monitoring.regression_threshold`, in its direction, and by more than its noise: " +
+			"three MAD of either side. Two checks in a row open an incident, which is told once, and two close it.",
+		says: exampleRegressions(),
+	}, func(ctx context.Context, _ *struct{}) (*client.PerformanceRegressions, error) {
+		r, err := s.Observer.Regressions(ctx)
+		return &r, err
+	})
+	register(rt, operation{
 		id: opPerformancePast, method: http.MethodGet, path: Base + "/admin/performance/history", tag: tagAdmin, summary: "See one figure over time",
 		text:  "Samples of every ten seconds are kept for a day, sums of minutes for two weeks, and sums of hours for as long as history is kept.",
 		fails: []int{http.StatusNotFound, http.StatusServiceUnavailable},
@@ -77,6 +111,13 @@ func (s *Server) offerPerformance(rt *router) {
 		h, err := s.Observer.Past(ctx, r.Metric, r.from, r.to, time.Duration(r.Step)*time.Second)
 		return &h, err
 	})
+}
+
+// baselineRequest takes a baseline.
+type baselineRequest struct {
+	Body struct {
+		Hours float64 `json:"hours,omitempty" minimum:"0" maximum:"8760" doc:"That it is over; 24 when it is not said."`
+	}
 }
 
 // analysisRequest asks what is waited for.

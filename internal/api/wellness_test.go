@@ -113,6 +113,20 @@ func (dial) Analysis(_ context.Context, about model.ID) (client.PerformanceAnaly
 	return exampleAnalysis(), nil
 }
 
+func (dial) Baseline(context.Context) (client.PerformanceBaseline, error) {
+	return exampleBaseline(), nil
+}
+
+func (dial) SetBaseline(_ context.Context, hours float64) (client.PerformanceBaseline, error) {
+	b := exampleBaseline()
+	b.Hours = hours
+	return b, nil
+}
+
+func (dial) Regressions(context.Context) (client.PerformanceRegressions, error) {
+	return exampleRegressions(), nil
+}
+
 func (dial) Trends(context.Context) (client.PerformanceCourse, error) { return exampleTrends(), nil }
 
 func (dial) Past(_ context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error) {

@@ -101,7 +101,7 @@ type Monitoring struct {
 	// Change settings by itself when that is expected to help, and back when it did not.
 	AutoApply bool `json:"auto_apply"`
 	// By how much a figure must be worse than the baseline to be called a regression; 0.2 is 20 %.
-	RegressionThreshold float64 `json:"regression_threshold" range:"0.01..10"`
+	RegressionThreshold float64 `json:"regression_threshold" range:"0.01..10" active:"yes"`
 	// Where alerts are posted.
 	AlertWebhook string `json:"alert_webhook" pattern:"^https?://[^/?#\\s]+\\S*$" want:"an http:// or https:// URL" secret:"path" active:"yes"`
 	// Remember what the daemon did in the last ten seconds, in up to 16 MiB of memory. When a request took longer than a second or a

@@ -27,6 +27,8 @@ const (
 	KindAwaited  Kind = "awaited"  // Awaited: a model is available that somebody waited for
 	KindUpdate   Kind = "update"   // Update: the source of a model has something newer
 	KindHealth   Kind = "health"   // Health: a model is no longer as well, or as bad, as it was
+
+	KindPerformance Kind = "performance" // Performance: a figure of how everything runs has become worse, or is as it was again
 )
 
 // An Event is one thing that happened. It is a value; nobody changes its Data once it is told.
@@ -38,7 +40,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health, Update or Awaited, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health, Update, Awaited or Performance, by Kind
 }
 
 // Progress is how far a download is.
@@ -115,6 +117,15 @@ type Health struct {
 	Severity model.Severity
 	Message  string // the worst of what is wrong; that all is well, when it is again
 	Advice   string // what to do, in the imperative; "" when nothing is to be done
+}
+
+// Performance is a figure that has become worse, or is as it was again.
+type Performance struct {
+	Metric      string // by group and name, such as api.average_response_time_ms
+	Severity    model.Severity
+	Message     string
+	Advice      string // what to do, in the imperative; "" when nothing is to be done
+	Before, Now float64
 }
 
 // Update is something newer that the source of the event's model has.

@@ -35,6 +35,8 @@ type Settings struct {
 	Limit func() model.Bytes
 	// Health is how many models are how well.
 	Health func() map[model.Condition]int
+	// Regressions are how many figures are worse than they were.
+	Regressions func() int
 	// History is how the records of what happens stand.
 	History func() History
 	// WebSocket is how those stand that follow live.

@@ -150,6 +150,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/performance/baseline": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See the baseline of the figures
+         * @description Needs the role `admin`.
+         */
+        get: operations["get-performance-baseline"];
+        put?: never;
+        /**
+         * Take how the figures were lately for the baseline
+         * @description Later figures are compared with it; an earlier one is forgotten.
+         *
+         *     Needs the role `admin`.
+         */
+        post: operations["set-performance-baseline"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/performance/current": {
         parameters: {
             query?: never;
@@ -208,6 +234,28 @@ export interface paths {
          *     Needs the role `admin`.
          */
         get: operations["get-performance-history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/performance/regressions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See what is worse than it was
+         * @description Every `monitoring.interval_seconds` the last `monitoring.window` means of each figure are compared with the baseline and with the two weeks before. One has regressed when it is worse by more than `monitoring.regression_threshold`, in its direction, and by more than its noise: three MAD of either side. Two checks in a row open an incident, which is told once, and two close it.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["list-performance-regressions"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1346,6 +1394,25 @@ export interface components {
             /** @description False when it is available already: then all were told. */
             waiting: boolean;
         };
+        /** @description A BaselineFigure is how one figure was. */
+        BaselineFigure: {
+            /**
+             * Format: double
+             * @description Median of the distances to the median.
+             */
+            mad: number;
+            /** Format: double */
+            median: number;
+            /** Format: int64 */
+            samples: number;
+        };
+        BaselineRequestBody: {
+            /**
+             * Format: double
+             * @description That it is over; 24 when it is not said.
+             */
+            hours?: number;
+        };
         /** @description A Bottleneck is a part that others wait for. */
         Bottleneck: {
             advised: string;
@@ -2310,6 +2377,23 @@ export interface components {
             /** @description In one sentence. */
             verdict: string;
         };
+        /** @description A PerformanceBaseline is how the figures were over some hours, to compare with later. */
+        PerformanceBaseline: {
+            /** @description Those of which anything was known, by group and name; never null. */
+            figures: {
+                [key: string]: components["schemas"]["BaselineFigure"];
+            };
+            /**
+             * Format: double
+             * @description That it is over.
+             */
+            hours: number;
+            /**
+             * Format: date-time
+             * @description When it was taken.
+             */
+            timestamp: string;
+        };
         /** @description PerformanceCourse is where figures are going. */
         PerformanceCourse: {
             /**
@@ -2344,6 +2428,27 @@ export interface components {
             /** Format: date-time */
             to: string;
         };
+        /** @description A PerformanceIncident is the time in which a figure is worse than it was. */
+        PerformanceIncident: {
+            /** Format: double */
+            before: number;
+            message: string;
+            metric: string;
+            /** Format: date-time */
+            since: string;
+            /**
+             * Format: date-time
+             * @description Null while it lasts.
+             */
+            until: string | null;
+            /** Format: double */
+            worse_percent: number;
+            /**
+             * Format: double
+             * @description What the figure was at its worst.
+             */
+            worst: number;
+        };
         /** @description A PerformancePoint is a span of time. */
         PerformancePoint: {
             /** Format: double */
@@ -2371,6 +2476,49 @@ export interface components {
             setting: string;
             /** @description Such as reduce_concurrent_downloads. */
             type: string;
+        };
+        /** @description A PerformanceRegression is a figure that is worse than it was. */
+        PerformanceRegression: {
+            /** @description Baseline, or history: the two weeks before. */
+            against: string;
+            /** Format: double */
+            before: number;
+            metric: string;
+            /**
+             * Format: double
+             * @description What the difference had to exceed, in the figure's unit.
+             */
+            noise: number;
+            /** Format: double */
+            now: number;
+            /** Format: double */
+            worse_percent: number;
+        };
+        /** @description PerformanceRegressions are the figures that are worse than they were. */
+        PerformanceRegressions: {
+            /**
+             * Format: date-time
+             * @description Of the baseline; null when there is none.
+             */
+            baseline_at: string | null;
+            /**
+             * Format: date-time
+             * @description When it was looked last; null before the first time.
+             */
+            checked: string | null;
+            /** @description Those that last, and then those that are over, the newest first, at most 50; never null. */
+            incidents: components["schemas"]["PerformanceIncident"][];
+            /** @description Why a figure says nothing; never null. */
+            not_judged: {
+                [key: string]: string;
+            };
+            /** @description At the last check, the worst first; never null. */
+            regressions: components["schemas"]["PerformanceRegression"][];
+            /**
+             * Format: double
+             * @description By which part a figure has to be worse.
+             */
+            threshold: number;
         };
         /** @description A PerformanceTrend is that of one model. What nobody knows is null. */
         PerformanceTrend: {
@@ -3555,6 +3703,242 @@ export interface operations {
             };
         };
     };
+    "get-performance-baseline": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "timestamp": "2026-03-01T09:30:00Z",
+                     *       "hours": 24,
+                     *       "figures": {
+                     *         "api.average_response_time_ms": {
+                     *           "median": 1.2,
+                     *           "mad": 0.1,
+                     *           "samples": 1440
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PerformanceBaseline"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "set-performance-baseline": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BaselineRequestBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "timestamp": "2026-03-01T09:30:00Z",
+                     *       "hours": 24,
+                     *       "figures": {
+                     *         "api.average_response_time_ms": {
+                     *           "median": 1.2,
+                     *           "mad": 0.1,
+                     *           "samples": 1440
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PerformanceBaseline"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
     "get-performance": {
         parameters: {
             query?: never;
@@ -3889,6 +4273,107 @@ export interface operations {
             /** @description The daemon is not ready for that. */
             503: {
                 headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "list-performance-regressions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "threshold": 0.2,
+                     *       "checked": "2026-03-01T09:30:00Z",
+                     *       "baseline_at": "2026-03-01T09:30:00Z",
+                     *       "regressions": [
+                     *         {
+                     *           "metric": "api.average_response_time_ms",
+                     *           "against": "baseline",
+                     *           "before": 1.2,
+                     *           "now": 2.4,
+                     *           "worse_percent": 100,
+                     *           "noise": 0.3
+                     *         }
+                     *       ],
+                     *       "incidents": [
+                     *         {
+                     *           "metric": "api.average_response_time_ms",
+                     *           "since": "2026-03-01T09:30:00Z",
+                     *           "until": null,
+                     *           "before": 1.2,
+                     *           "worst": 2.4,
+                     *           "worse_percent": 100,
+                     *           "message": "api.average_response_time_ms is 100 % worse than before: 2.4, was 1.2"
+                     *         }
+                     *       ],
+                     *       "not_judged": {
+                     *         "storage.cache_hit_rate": "history: there are too few samples lately"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PerformanceRegressions"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
                     /** @description By which the request can be found in the log and in the audit trail. */
                     "X-Request-Id"?: string;
                     [name: string]: unknown;

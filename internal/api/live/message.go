@@ -122,6 +122,17 @@ type healthMessage struct {
 	Advice   string `json:"recommended_action,omitempty"`
 }
 
+// A performanceMessage says that a figure has become worse, or is as it was again.
+type performanceMessage struct {
+	head
+	Metric   string  `json:"metric"`
+	Severity string  `json:"severity"` // warning, or info when it is well again
+	Message  string  `json:"message"`
+	Advice   string  `json:"recommended_action,omitempty"`
+	Before   float64 `json:"before"`
+	Now      float64 `json:"now"`
+}
+
 type retryMessage struct {
 	head
 	Host  string  `json:"host,omitempty"`
@@ -172,6 +183,9 @@ func encode(e event.Event) (*message, error) {
 	case event.Health:
 		h.Type = healthAlert
 		body = healthMessage{h, string(d.To), string(d.From), string(d.Severity), d.Message, d.Advice}
+	case event.Performance:
+		h.Type = performanceAlert
+		body = performanceMessage{h, d.Metric, string(d.Severity), d.Message, d.Advice, d.Before, d.Now}
 	case event.Retry:
 		h.Type = downloadRetry
 		body = retryMessage{h, d.Host, d.Class.String(), d.Error, d.Wait.Seconds()}
