@@ -13,18 +13,19 @@ import (
 
 // An Event is what just happened. One of the pointers is set, as Type says.
 type Event struct {
-	Seq        uint64         `json:"seq"`
-	At         time.Time      `json:"timestamp"`
-	Type       string         `json:"type"` // progress, state, retry, limit, space, move or tier
-	DownloadID string         `json:"download_id,omitempty"`
-	Model      string         `json:"model_id,omitempty"`
-	Progress   *ProgressEvent `json:"progress,omitempty"`
-	Change     *ChangeEvent   `json:"state,omitempty"`
-	Retry      *RetryEvent    `json:"retry,omitempty"`
-	Limit      *LimitEvent    `json:"limit,omitempty"`
-	Space      *SpaceEvent    `json:"space,omitempty"`
-	Move       *MoveEvent     `json:"move,omitempty"`
-	Tier       *TierEvent     `json:"tier,omitempty"`
+	Seq        uint64          `json:"seq"`
+	At         time.Time       `json:"timestamp"`
+	Type       string          `json:"type"` // progress, state, retry, limit, space, move, tier or bench
+	DownloadID string          `json:"download_id,omitempty"`
+	Model      string          `json:"model_id,omitempty"`
+	Progress   *ProgressEvent  `json:"progress,omitempty"`
+	Change     *ChangeEvent    `json:"state,omitempty"`
+	Retry      *RetryEvent     `json:"retry,omitempty"`
+	Limit      *LimitEvent     `json:"limit,omitempty"`
+	Space      *SpaceEvent     `json:"space,omitempty"`
+	Move       *MoveEvent      `json:"move,omitempty"`
+	Tier       *TierEvent      `json:"tier,omitempty"`
+	Benchmark  *BenchmarkEvent `json:"bench,omitempty"`
 }
 
 // A ProgressEvent is how a running download stands.
@@ -86,6 +87,18 @@ type TierEvent struct {
 	Tier    string `json:"tier"`
 	State   string `json:"state"` // one of the Tier constants
 	Problem string `json:"problem,omitempty"`
+}
+
+// A BenchmarkEvent is how far a benchmark is.
+type BenchmarkEvent struct {
+	ID              string   `json:"benchmark_id"`
+	State           string   `json:"state"`           // one of the Benchmark constants
+	Suite           string   `json:"suite,omitempty"` // that runs
+	Step            string   `json:"step,omitempty"`  // what is measured
+	ProgressPercent float64  `json:"progress_percent"`
+	ElapsedSeconds  float64  `json:"elapsed_seconds"`
+	ETASeconds      *float64 `json:"eta_seconds"` // at most; null when it is over
+	Error           string   `json:"error_message,omitempty"`
 }
 
 // Interest says which events to hear. The zero Interest is in all, from now on.

@@ -50,6 +50,9 @@ const (
 	NotReady      Code = "NOT_READY"
 	Upstream      Code = "UPSTREAM_FAILED"
 	Internal      Code = "INTERNAL_ERROR"
+
+	BenchmarkTaken Code = "BENCHMARK_RUNNING"   // another one
+	NoBenchmark    Code = "BENCHMARK_NOT_FOUND" // or no baseline
 )
 
 // An Error is an answer that says why not. It prints as the daemon's own sentence, and is of the class that the
@@ -59,12 +62,13 @@ type Error struct {
 	Message   string
 	Class     Class
 	Model     string   // empty when none is concerned
-	State     string   // WrongState: the state that the download is in
+	State     string   // WrongState: the state that the download, or what else it is about, is in
 	Allowed   []string // WrongState: what it allows
 	After     time.Duration
 	Short     int64        // NoSpace: how many bytes are missing; 0 when nobody knows
 	Freeable  int64        // NoSpace: how many bytes could be freed; 0 when nobody knows
 	Fields    []FieldError // Invalid: all of them; nil when the sentence says it all
+	Benchmark string       // BenchmarkTaken: the one that runs
 	RequestID string
 	Status    int // of HTTP; 0 when the error came in another way
 }
@@ -112,6 +116,7 @@ type Details struct {
 	ShortBytes        int64        `json:"short_bytes,omitempty"`    // of NO_SPACE; absent when nobody knows
 	FreeableBytes     int64        `json:"freeable_bytes,omitempty"` // the same
 	Fields            []FieldError `json:"fields,omitempty"`         // of VALIDATION_FAILED
+	Benchmark         string       `json:"benchmark_id,omitempty"`   // of BENCHMARK_RUNNING: the one that runs
 }
 
 // A FieldError is one field of a request that can't be.
@@ -148,7 +153,7 @@ func (c *Client) errorOf(res *http.Response) error {
 	return &Error{
 		Code: e.Code, Message: e.Message, Class: classNamed(e.Details.Class), Model: e.Details.Model,
 		State: e.Details.State, Allowed: e.Details.Allowed, Short: e.Details.ShortBytes,
-		Freeable: e.Details.FreeableBytes, Fields: e.Details.Fields,
+		Freeable: e.Details.FreeableBytes, Fields: e.Details.Fields, Benchmark: e.Details.Benchmark,
 		After:     time.Duration(e.Details.RetryAfterSeconds * float64(time.Second)),
 		RequestID: e.RequestID, Status: res.StatusCode,
 	}

@@ -21,7 +21,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"ema/internal/bench"
+	"ema/internal/config"
 	"ema/internal/model"
+	"ema/internal/store"
 )
 
 // A benchmark is the command line of ema benchmark.
@@ -75,30 +77,29 @@ func benchmarkCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// settings are what the command line and the configuration say.
-func (b benchmark) settings(a *app) (s bench.AssessSettings, baseline string, err error) {
-	if b.full && len(b.suites) > 0 {
-		return s, "", &usageError{errors.New("--full-assessment is of all suites; leave --suite out, or it")}
-	}
-	if b.repeats < 0 || b.repeats > 1000 {
-		return s, "", &usageError{fmt.Errorf("--repeats %d: want 1 to 1000, or 0 for as many as it takes", b.repeats)}
-	}
-	if b.size < 0 || b.size > 1<<20 {
-		return s, "", &usageError{fmt.Errorf("--size %d: want a number of MiB", b.size)}
-	}
+// A measurement is a benchmark that may begin.
+type measurement struct {
+	bench.AssessSettings
+	kept     string // the file of the baseline of the store
+	generate bool   // to write that one
+
+	from   string // the file that before was read from
+	before *bench.Assessment
+}
+
+// prepare finds out what to measure, and where, for the daemon and for the command.
+func (b benchmark) prepare(environ []string, e *config.Effective, st *store.Store) (m measurement, err error) {
 	program, err := os.Executable()
 	if err != nil {
-		return s, "", err
+		return m, err
 	}
-	st, err := a.store()
-	if err != nil {
-		return s, "", err
+	m.kept, m.generate = filepath.Join(st.StateDir(), baselineFile), b.generate
+	m.AssessSettings = bench.AssessSettings{
+		Suites: b.suites, Full: b.full, Repeats: b.repeats, Size: model.Bytes(b.size) * model.MiB, Program: program, Name: os.Args[0],
+		// The service manager is to hear of its own daemon alone.
+		Environ: slices.DeleteFunc(slices.Clone(environ), func(pair string) bool { return strings.HasPrefix(pair, "NOTIFY_SOCKET=") }),
+		Course:  &bench.Course{},
 	}
-	e, err := a.settings()
-	if err != nil {
-		return s, "", err
-	}
-	s = bench.AssessSettings{Suites: b.suites, Full: b.full, Repeats: b.repeats, Size: model.Bytes(b.size) * model.MiB, Program: program, Name: os.Args[0], Environ: a.environ}
 	seen := map[string]bool{}
 	for _, p := range []bench.Place{
 		{Tier: "hot", Dir: cmp.Or(e.StorageTiers.Hot.Path, st.Path())}, {Tier: "warm", Dir: e.StorageTiers.Warm.Path}, {Tier: "cold", Dir: e.StorageTiers.Cold.Path},
@@ -109,50 +110,77 @@ func (b benchmark) settings(a *app) (s bench.AssessSettings, baseline string, er
 		p.Dir = realFolder(p.Dir) // one that is not there yet will lie on the same disk as the one above it
 		if !seen[p.Dir] {
 			seen[p.Dir] = true
-			s.Places = append(s.Places, p)
+			m.Places = append(m.Places, p)
 		}
 	}
-	return s, filepath.Join(st.StateDir(), baselineFile), nil
+	if m.from = b.compare; m.from == keptBaseline {
+		m.from = m.kept
+	}
+	if m.from == "" {
+		return m, nil
+	}
+	if m.before, err = readBaseline(m.from); err != nil {
+		return m, err
+	}
+	if m.before.Size != m.FileSize() {
+		return m, &model.Error{
+			Op: "compare", Class: model.Usage, File: m.from, Err: fmt.Errorf("it was measured with files of %s, and this would be with %s", m.before.Size, m.FileSize()),
+			Hint: "measure with the same size, and a full assessment if that was one",
+		}
+	}
+	return m, nil
+}
+
+// measure does it, compares, and keeps the report as the baseline if it is to. Where Seconds is 0 nothing is worth telling but the error.
+func (m measurement) measure(ctx context.Context) (bench.Assessment, error) {
+	found, err := bench.Assess(ctx, m.AssessSettings)
+	if found.Seconds == 0 {
+		return found, err
+	}
+	found.Version = currentBuild().String()
+	if m.before != nil {
+		found.Comparison = bench.CompareWith(m.from, *m.before, found)
+	}
+	if err == nil && m.generate {
+		err = writeReport(m.kept, found)
+	}
+	return found, err
 }
 
 func (a *app) benchmark(ctx context.Context, b benchmark) error {
-	s, kept, err := b.settings(a)
+	switch {
+	case b.full && len(b.suites) > 0:
+		return &usageError{errors.New("--full-assessment is of all suites; leave --suite out, or it")}
+	case b.repeats < 0 || b.repeats > 1000:
+		return &usageError{fmt.Errorf("--repeats %d: want 1 to 1000, or 0 for as many as it takes", b.repeats)}
+	case b.size < 0 || b.size > 1<<20:
+		return &usageError{fmt.Errorf("--size %d: want a number of MiB", b.size)}
+	}
+	st, err := a.store()
 	if err != nil {
 		return err
 	}
-	var before *bench.Assessment
-	from := b.compare
-	if from == keptBaseline {
-		from = kept
+	e, err := a.settings()
+	if err != nil {
+		return err
 	}
-	if from != "" {
-		if before, err = readBaseline(from); err != nil {
-			return err
-		}
-		if before.Size != s.FileSize() {
-			return &usageError{fmt.Errorf("%s was measured with files of %s, and this would be with %s; measure with the same --full-assessment and --size", from, before.Size, s.FileSize())}
-		}
+	m, err := b.prepare(a.environ, e, st)
+	if err != nil {
+		return err
 	}
-	least, most, err := s.Estimate()
+	least, most, err := m.Estimate()
 	if err != nil {
 		return err
 	}
 	if !a.quiet {
-		fmt.Fprintf(a.stderr, "this takes %s to %s, depending on how noisy this machine is\n", duration(least), duration(most))
+		fmt.Fprintln(a.stderr, "this takes "+estimate(least, most))
 	}
 	bar := a.startBar(most)
-	s.Progress = bar.show
-	found, err := bench.Assess(ctx, s)
+	m.Progress = bar.show
+	found, err := m.measure(ctx)
 	bar.stop()
-	if ctx.Err() != nil || err != nil && found.Seconds == 0 { // nothing worth telling
+	if found.Seconds == 0 {
 		return err
-	}
-	found.Version = currentBuild().String()
-	if before != nil {
-		found.Comparison = bench.CompareWith(from, *before, found)
-	}
-	if err == nil && b.generate {
-		err = writeReport(kept, found)
 	}
 	for _, name := range b.reports {
 		err = errors.Join(err, writeReport(name, found))
@@ -169,6 +197,11 @@ func (a *app) benchmark(ctx context.Context, b benchmark) error {
 		return err
 	}
 	return nil
+}
+
+// estimate says how long it takes.
+func estimate(least, most time.Duration) string {
+	return fmt.Sprintf("%s to %s, depending on how noisy this machine is", duration(least), duration(most))
 }
 
 func regressed(c bench.Comparison) string {
@@ -194,7 +227,7 @@ func readBaseline(name string) (*bench.Assessment, error) {
 	return &found, nil
 }
 
-// writeReport writes a report that is whole or not there.
+// writeReport writes a report in the form that the file's name asks for.
 func writeReport(name string, found bench.Assessment) (err error) {
 	var raw bytes.Buffer
 	if ext := strings.ToLower(filepath.Ext(name)); ext == ".html" || ext == ".htm" {

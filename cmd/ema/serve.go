@@ -66,37 +66,38 @@ const stopping = 4500 * time.Millisecond
 
 // A daemon is what one store's downloads need while it runs.
 type daemon struct {
-	app      *app
-	line     *line
-	ledger   *journal
-	history  *ledger.Recorder
-	bus      *event.Bus
-	queue    *queue.Queue
-	limiter  *throttle.Limiter
-	keeper   *throttle.Keeper
-	host     *host.Host
-	door     door
-	network  *network
-	api      *api.Server
-	metrics  *metrics.Metrics
-	models   *snapshot.Models
-	repairs  *repairs
-	standIns *standIns
-	updates  *updates
-	clinic   *clinic
-	gauge    *gauge
-	webhooks *webhook.Sender
-	habits   *habits
-	moves    *moves
-	cache    *tier.Cache // of models in memory
-	pools    *pools
-	janitor  *janitor
-	flight   *flight
-	meter    host.Meter
-	heap     heap
-	rested   chan struct{} // holds one when a download has ended
-	tidying  chan struct{} // holds one when files of interrupted downloads are to be looked at
-	log      *slog.Logger
+	app        *app
+	line       *line
+	ledger     *journal
+	history    *ledger.Recorder
+	bus        *event.Bus
+	queue      *queue.Queue
+	limiter    *throttle.Limiter
+	keeper     *throttle.Keeper
+	host       *host.Host
+	door       door
+	network    *network
+	api        *api.Server
+	metrics    *metrics.Metrics
+	models     *snapshot.Models
+	repairs    *repairs
+	standIns   *standIns
+	updates    *updates
+	benchmarks *benchmarks
+	clinic     *clinic
+	gauge      *gauge
+	webhooks   *webhook.Sender
+	habits     *habits
+	moves      *moves
+	cache      *tier.Cache // of models in memory
+	pools      *pools
+	janitor    *janitor
+	flight     *flight
+	meter      host.Meter
+	heap       heap
+	rested     chan struct{} // holds one when a download has ended
+	tidying    chan struct{} // holds one when files of interrupted downloads are to be looked at
+	log        *slog.Logger
 
 	reloading sync.Mutex // held while the settings change
 
@@ -190,7 +191,7 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	}
 	d.keepMemory(memory)
 	d.repairs, d.moves, d.cache, d.clinic = newRepairs(d), newMoves(d), d.newCache(e.Config), newClinic(d)
-	d.updates = newUpdates(d)
+	d.updates, d.benchmarks = newUpdates(d), newBenchmarks(d)
 	if d.standIns, err = newStandIns(d); err != nil {
 		return errors.Join(err, socket.Close())
 	}
@@ -268,6 +269,7 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	g.Go(func() error { return d.repairs.run(ctx) })
 	g.Go(func() error { return d.clinic.run(ctx) })
 	g.Go(func() error { return d.updates.run(ctx) })
+	g.Go(func() error { return d.benchmarks.run(ctx) })
 	g.Go(func() error { return d.standIns.run(ctx) })
 	g.Go(func() error { return d.webhooks.Run(ctx) })
 	g.Go(func() error { return d.moves.run(ctx) })

@@ -19,13 +19,14 @@ import (
 // a(rray), o(bject) and ? for null too. NAME{…} is an object, NAME[…] an array of objects with these fields, and *{…} an
 // object of objects by id.
 const (
-	progressFields = "model_id:s status:s progress_percent:n downloaded_mb:n total_mb:n speed_mbps:n eta_seconds:n? retry_count:n max_retries:n error_message:s can_pause:b can_resume:b can_cancel:b"
-	statusFields   = "model_id:s is_available:b is_loaded:b size_mb:n availability_status:s download_progress:n? missing_files:a integrity_score:n? last_health_check:s? performance_score:n? corruption_detected:b usage_frequency:n? last_used:s? average_generation_time:n? can_pause_download:b can_resume_download:b estimated_download_time:n? current_version:s? latest_version:s? update_available:b?"
-	problemFields  = "error{ code:s message:s details:o timestamp:s request_id:s }"
-	healthFields   = "status:s message:s checked_at:s issues:a"
-	wellFields     = "model_id:s overall_health:s health_score:n? integrity_score:n? performance_score:n? last_check:s? issues:a recommendations:a"
-	usageFields    = "models{ *{ model_id:s total_uses:n uses_per_day:n average_generation_time:n? success_rate:n? last_30_days_usage[ date:s uses:n avg_time:n? ] peak_usage_hours:a } } summary{ total_generations:n total_models_used:n average_success_rate:n? most_used_model:s? least_used_model:s? }"
-	figureFields   = "downloads{ active_count:n? average_speed_mbps:n? success_rate:n? queue_length:n? } storage{ total_usage_gb:n? cache_hit_rate:n? io_throughput_mbps:n? } api{ requests_per_second:n? average_response_time_ms:n? error_rate:n? } system{ cpu_usage_percent:n? memory_usage_percent:n? network_usage_mbps:n? }"
+	progressFields  = "model_id:s status:s progress_percent:n downloaded_mb:n total_mb:n speed_mbps:n eta_seconds:n? retry_count:n max_retries:n error_message:s can_pause:b can_resume:b can_cancel:b"
+	statusFields    = "model_id:s is_available:b is_loaded:b size_mb:n availability_status:s download_progress:n? missing_files:a integrity_score:n? last_health_check:s? performance_score:n? corruption_detected:b usage_frequency:n? last_used:s? average_generation_time:n? can_pause_download:b can_resume_download:b estimated_download_time:n? current_version:s? latest_version:s? update_available:b?"
+	problemFields   = "error{ code:s message:s details:o timestamp:s request_id:s }"
+	healthFields    = "status:s message:s checked_at:s issues:a"
+	wellFields      = "model_id:s overall_health:s health_score:n? integrity_score:n? performance_score:n? last_check:s? issues:a recommendations:a"
+	usageFields     = "models{ *{ model_id:s total_uses:n uses_per_day:n average_generation_time:n? success_rate:n? last_30_days_usage[ date:s uses:n avg_time:n? ] peak_usage_hours:a } } summary{ total_generations:n total_models_used:n average_success_rate:n? most_used_model:s? least_used_model:s? }"
+	benchmarkFields = "benchmark_id:s state:s suites:a suite:s step:s progress_percent:n elapsed_seconds:n started_at:s ended_at:s? estimated_completion:s?"
+	figureFields    = "downloads{ active_count:n? average_speed_mbps:n? success_rate:n? queue_length:n? } storage{ total_usage_gb:n? cache_hit_rate:n? io_throughput_mbps:n? } api{ requests_per_second:n? average_response_time_ms:n? error_rate:n? } system{ cpu_usage_percent:n? memory_usage_percent:n? network_usage_mbps:n? }"
 )
 
 func TestTheContractHolds(t *testing.T) {
@@ -131,6 +132,20 @@ func TestTheContractHolds(t *testing.T) {
 		{"GET /admin/performance/history", "/admin/performance/history?metric=luck", "", 404, problemFields},
 		{"GET /admin/performance/history", "/admin/performance/history?metric=luck&from=yesterday", "", 422, problemFields},
 		{"GET /admin/performance/history", "", "", 422, problemFields},
+		{"POST /admin/benchmark", "", `{"suites":["system","storage"],"size_mb":4,"repeats":1}`, 200, "success:b message:s benchmark_id:s state:s estimated_completion:s least_seconds:n most_seconds:n"},
+		{"POST /admin/benchmark", "", `{}`, 200, "success:b"},
+		{"POST /admin/benchmark", "", `{"compare":true}`, 404, problemFields},
+		{"POST /admin/benchmark", "", `{"generate_baseline":true}`, 409, "error{ code:s message:s details{ benchmark_id:s } }"},
+		{"POST /admin/benchmark", "", `{"size_mb":16384}`, 507, problemFields},
+		{"POST /admin/benchmark", "", `{"suites":["luck"]}`, 422, problemFields},
+		{"POST /admin/benchmark", "", `{"suites":["api"],"full_assessment":true}`, 422, problemFields},
+		{"GET /admin/benchmark", "", "", 200, "benchmarks[ " + benchmarkFields + " ]"},
+		{"GET /admin/benchmark/{benchmark_id}", "/admin/benchmark/bm_1", "", 200, benchmarkFields},
+		{"GET /admin/benchmark/{benchmark_id}", "/admin/benchmark/bm_0", "", 200, benchmarkFields + " report{ timestamp:n results:o recommendations:a metrics:o noisy:o unknown:o machine:o comparison:o }"},
+		{"GET /admin/benchmark/{benchmark_id}", "/admin/benchmark/none", "", 404, problemFields},
+		{"DELETE /admin/benchmark/{benchmark_id}", "/admin/benchmark/bm_1", "", 200, benchmarkFields},
+		{"DELETE /admin/benchmark/{benchmark_id}", "/admin/benchmark/bm_0", "", 409, "error{ code:s message:s details{ state:s } }"},
+		{"DELETE /admin/benchmark/{benchmark_id}", "/admin/benchmark/none", "", 404, problemFields},
 		{"GET /config/current", "", "", 200, "config:o origins:o"},
 		{"PUT /config/update", "", `{"log":{"level":"debug"}}`, 200, "success:b updated_settings:a restart_required:b restart_keys:a"},
 		{"PUT /config/update", "", `{"wrong":1}`, 422, problemFields},

@@ -155,5 +155,6 @@ func enums() map[string][]any {
 		"AdminHealth.status": health,
 		"PartHealth.status":  health,
 		"Probed.status":      health,
+		"Benchmark.state":    {client.BenchmarkRunning, client.BenchmarkCompleted, client.BenchmarkFailed, client.BenchmarkCancelled},
 	}
 }

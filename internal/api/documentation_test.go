@@ -150,7 +150,7 @@ func answered(t *testing.T) map[Code]map[int]bool {
 	for _, status := range []int{400, 415, 422} { // of Huma, which leaves reading the body to us
 		add(status, codeOf(status))
 	}
-	for _, err := range []error{queue.ErrFull, &queue.StateError{}, &trust.Denied{Status: http.StatusForbidden}} {
+	for _, err := range []error{queue.ErrFull, &queue.StateError{}, &MeasuringError{}, &trust.Denied{Status: http.StatusForbidden}} {
 		e := failure(err)
 		add(e.Status, e.Code)
 	}

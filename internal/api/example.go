@@ -234,3 +234,55 @@ func exampleFallbacks() client.Fallbacks {
 		}},
 	}
 }
+
+// exampleBenchmarkID is the benchmark of the document's examples.
+const exampleBenchmarkID = "bm_dayslzl57xtr2wmk"
+
+func exampleBenchmarkStarted() client.BenchmarkStarted {
+	return client.BenchmarkStarted{
+		Success: true, Message: "it takes 36s to 1m3s, depending on how noisy this machine is", ID: exampleBenchmarkID, State: client.BenchmarkRunning,
+		Least: 36, Most: 63, Estimated: exampleTime().Add(63 * time.Second),
+	}
+}
+
+func exampleBenchmarkRunning() client.Benchmark {
+	return client.Benchmark{
+		ID: exampleBenchmarkID, State: client.BenchmarkRunning, Suites: []string{"downloads", "api", "storage", "system"}, Suite: "api", Step: "api: /api/v1/models/health",
+		Percent: 36.5, Elapsed: 18.2, Begun: exampleTime(), Estimated: moment(exampleTime().Add(63 * time.Second)),
+	}
+}
+
+func exampleBenchmarkCancelled() client.Benchmark {
+	b := exampleBenchmarkRunning()
+	b.State, b.Suite, b.Step, b.Estimated, b.Ended = client.BenchmarkCancelled, "", "", nil, moment(exampleTime().Add(18*time.Second))
+	return b
+}
+
+func exampleBenchmark() client.Benchmark {
+	b := exampleBenchmarkRunning()
+	b.State, b.Suite, b.Step, b.Percent, b.Elapsed, b.Estimated, b.Ended = client.BenchmarkCompleted, "", "", 100, 41.7, nil, moment(exampleTime().Add(42*time.Second))
+	rate := client.BenchmarkMetric{
+		Median: 1480.5, MAD: 12.1, Low: new(1462.3), High: new(1495.8), Repeats: 6, Samples: []float64{1462.3, 1471.9, 1478.6, 1482.4, 1493.7, 1495.8}, Unit: "MB/s", Better: "higher",
+	}
+	b.Report = &client.BenchmarkReport{
+		Timestamp: float64(exampleTime().Unix()), Recommendations: []string{}, Version: "v1", Suites: b.Suites, Size: 256 << 20, Seconds: b.Elapsed,
+		Machine: client.BenchmarkMachine{CPUs: 8, CPUModel: "a processor", Memory: 32 << 30, Kernel: "Linux 6.12", FileSystem: "ext4"},
+		Results: client.BenchmarkResults{
+			Downloads: &client.BenchmarkDownloads{
+				Single: new(0.21), Concurrent: []float64{0.38, 0.4, 0.41, 0.42}, Bytes: 64 << 20, SingleRate: new(319.6), ConcurrentTotal: new(0.43),
+				Retry: &client.BenchmarkRetry{Seconds: 1.9, Extra: 1.69, Faults: 3, Succeeded: 1, SentAgain: 0.01},
+			},
+			API:     map[string]client.BenchmarkEndpoint{"/api/v1/models/health": {Average: 0.2, Median: 0.18, P95: 0.31, Min: 0.15, Max: 1.4, Requests: 100, Rounds: 6}},
+			Storage: []client.BenchmarkStorage{{Tier: "hot", Path: "/models", FileSystem: "ext4", Bytes: 256 << 20, WriteDirect: new(1480.5), FsyncP50: new(0.4)}},
+			System:  &client.BenchmarkSystem{CPUs: 8, CPUModel: new("a processor"), Memory: 32 << 30, Kernel: new("Linux 6.12"), Platform: "linux/amd64", StoreFileSystem: new("ext4"), SHA256: new(1900.0)},
+		},
+		Metrics: map[string]client.BenchmarkMetric{"storage.hot.write_direct": rate}, Noisy: map[string]string{},
+		Unknown: map[string]string{"storage.hot.read_direct": "this file system cannot read and write past the page cache"},
+		Comparison: &client.BenchmarkComparison{
+			Baseline: "/var/lib/ema/baseline.json", Timestamp: float64(exampleTime().Add(-24 * time.Hour).Unix()), Threshold: 0.2, Compared: 21,
+			Regressions: []client.BenchmarkRegression{{Metric: "storage.hot.write_direct", Unit: "MB/s", Better: "higher", Baseline: 1990, Now: 1480.5, Worse: 0.256, Noise: 36.3}},
+			NotJudged:   map[string]string{}, Warnings: []string{},
+		},
+	}
+	return b
+}

@@ -104,6 +104,9 @@ func failure(err error) *Error {
 			e.Fields = append(e.Fields, one)
 		}
 	}
+	if m, ok := errors.AsType[*MeasuringError](err); ok {
+		e.Status, e.Code, e.Class, e.Benchmark = http.StatusConflict, BenchmarkTaken, model.Busy, m.ID
+	}
 	if errors.Is(err, queue.ErrFull) {
 		e.Status, e.Code = http.StatusTooManyRequests, QueueFull
 	}
@@ -193,7 +196,7 @@ func (s *Server) envelope(h http.Header, r *http.Request, e *Error) envelope {
 		Details: details{
 			Class: e.Class.String(), Model: e.Model, State: e.State, Allowed: e.Allowed,
 			RetryAfterSeconds: e.After.Seconds(), ShortBytes: e.Short,
-			FreeableBytes: e.Freeable, Fields: e.Fields,
+			FreeableBytes: e.Freeable, Fields: e.Fields, Benchmark: e.Benchmark,
 		},
 	}}
 }

@@ -63,6 +63,10 @@ const (
 	opBaseline             = "get-performance-baseline"
 	opSetBaseline          = "set-performance-baseline"
 	opRegressions          = "list-performance-regressions"
+	opBenchmark            = "start-benchmark"
+	opBenchmarks           = "list-benchmarks"
+	opBenchmarkOf          = "get-benchmark"
+	opBenchmarkCancel      = "cancel-benchmark"
 	opAudit                = "list-audit"
 	opReload               = "reload-config"
 	opRun                  = "run-command"
@@ -137,6 +141,10 @@ func roles() map[string]trust.Role {
 		opBaseline:            trust.Admin,
 		opSetBaseline:         trust.Admin,
 		opRegressions:         trust.Admin,
+		opBenchmark:           trust.Admin,
+		opBenchmarks:          trust.Admin,
+		opBenchmarkOf:         trust.Admin,
+		opBenchmarkCancel:     trust.Admin,
 		opAudit:               trust.Admin,
 		opReload:              trust.Admin,
 		opRun:                 trust.Admin,
@@ -329,7 +337,7 @@ func reasons() map[int]string {
 		http.StatusUnauthorized:          "No key was shown, or one that is not known.",
 		http.StatusForbidden:             "The key's role does not permit this.",
 		http.StatusNotFound:              "There is no such thing.",
-		http.StatusConflict:              "What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows.",
+		http.StatusConflict:              "What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows.",
 		http.StatusGone:                  "What was asked for is forgotten.",
 		http.StatusRequestEntityTooLarge: "The body is too large.",
 		http.StatusUnsupportedMediaType:  "The body is not declared as JSON.",

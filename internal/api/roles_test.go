@@ -30,6 +30,8 @@ func requestOf(r *route) (path, body string) {
 		body = `{"cleanup_type":"auto"}`
 	case opUse:
 		body = `{"model_id":"acme/here"}`
+	case opBenchmark:
+		body = `{}`
 	case opRun:
 		body = `{"args":["ls"]}`
 	}

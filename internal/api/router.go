@@ -192,7 +192,7 @@ func (rt *router) find(r *http.Request) *route {
 	if !ok {
 		return nil
 	}
-	if found.method == http.MethodDelete && r.URL.RawPath == "" && len(rt.methods(r)) > 1 {
+	if found.id == opDelete && r.URL.RawPath == "" && len(rt.methods(r)) > 1 {
 		// That is no model but a place of ours. A model that is called alike is deleted by its escaped name.
 		return nil
 	}

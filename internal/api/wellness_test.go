@@ -135,3 +135,38 @@ func (dial) Past(_ context.Context, metric string, from, to time.Time, step time
 	}
 	return client.PerformanceHistory{Metric: metric, From: from, To: to, Step: step.Seconds(), Points: []client.PerformancePoint{}}, nil
 }
+
+// gauger has one benchmark that runs, bm_1, and one that is over, bm_0.
+type gauger struct{}
+
+func (gauger) Start(_ context.Context, ask client.BenchmarkRequest) (client.BenchmarkStarted, error) {
+	switch {
+	case ask.Compare:
+		return client.BenchmarkStarted{}, &model.Error{Op: "compare", Class: model.NotFound, Err: errors.New("there is no baseline")}
+	case ask.SizeMB == 16384:
+		return client.BenchmarkStarted{}, &model.Error{Op: "benchmark", Class: model.DiskFull, Short: 7, Err: errors.New("it would fill the disk")}
+	case ask.Generate:
+		return client.BenchmarkStarted{}, &MeasuringError{"bm_1"}
+	}
+	return exampleBenchmarkStarted(), nil
+}
+
+func (gauger) List() []client.Benchmark { return []client.Benchmark{exampleBenchmarkRunning()} }
+
+func (gauger) Get(id string) (client.Benchmark, error) {
+	switch id {
+	case "bm_0":
+		return exampleBenchmark(), nil
+	case "bm_1", "{benchmark_id}": // as the roles are tried
+		return exampleBenchmarkRunning(), nil
+	}
+	return client.Benchmark{}, &model.Error{Op: "benchmark", Class: model.NotFound, Err: errors.New("there is none by that id")}
+}
+
+func (g gauger) Cancel(_ context.Context, id string) (was, is client.Benchmark, err error) {
+	was, err = g.Get(id)
+	if is = was; was.State == client.BenchmarkRunning {
+		is = exampleBenchmarkCancelled()
+	}
+	return was, is, err
+}

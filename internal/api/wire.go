@@ -56,6 +56,9 @@ const (
 	NotReady      = client.NotReady
 	Upstream      = client.Upstream
 	Internal      = client.Internal
+
+	BenchmarkTaken = client.BenchmarkTaken
+	NoBenchmark    = client.NoBenchmark
 )
 
 // Figures are how a running download stands, or how one that was running ended.
@@ -175,6 +178,11 @@ func tell(e event.Event, f *Figures) Event {
 		w.Move = &client.MoveEvent{
 			From: string(data.From), To: string(data.To), State: data.State, ProgressPercent: percent(data.Done, data.Total),
 			MovedBytes: int64(data.Done), TotalBytes: int64(data.Total), Error: data.Error,
+		}
+	case event.Benchmark:
+		w.Benchmark = &client.BenchmarkEvent{
+			ID: data.ID, State: data.State, Suite: data.Suite, Step: data.Step, ProgressPercent: math.Floor(min(data.Part, 1)*1000) / 10,
+			ElapsedSeconds: data.Took.Seconds(), ETASeconds: seconds(data.Left), Error: data.Error,
 		}
 	case event.Tier:
 		w.Tier = &client.TierEvent{Tier: string(data.Tier), State: data.State, Problem: data.Problem}

@@ -45,6 +45,7 @@ type AssessSettings struct {
 	Places  []Place  // the first is that of the store; each gets a folder that is removed in the end
 
 	Progress func(what string)                                     // what begins; nil = not
+	Course   *Course                                               // that tells how far it is; nil = none
 	exactly  bool                                                  // Repeats are not only the least
 	Free     func(ctx context.Context, dir string) (uint64, error) // bytes; nil = as the file system says
 }
@@ -139,6 +140,9 @@ func (s AssessSettings) complete() (AssessSettings, error) {
 	if s.Progress == nil {
 		s.Progress = func(string) {}
 	}
+	if s.Course == nil {
+		s.Course = &Course{}
+	}
 	if len(s.Places) == 0 {
 		return s, &model.Error{Op: "benchmark", Class: model.Usage, Err: errors.New("there is no folder to measure in")}
 	}
@@ -150,6 +154,21 @@ func (s AssessSettings) Estimate() (least, most time.Duration, err error) {
 	if s, err = s.complete(); err != nil {
 		return 0, 0, err
 	}
+	least, most = s.estimate()
+	return least, most, nil
+}
+
+// Fits refuses settings that mean nothing, and what would fill a disk, as Assess does.
+func (s AssessSettings) Fits(ctx context.Context) error {
+	s, err := s.complete()
+	if err != nil {
+		return err
+	}
+	return s.room(ctx)
+}
+
+// estimate is Estimate of settings that are complete.
+func (s AssessSettings) estimate() (least, most time.Duration) {
 	pass := time.Duration(float64(s.Size) / 1e9 * float64(s.Repeats) * float64(time.Second))
 	for _, name := range s.Suites {
 		once := map[string]time.Duration{
@@ -157,7 +176,7 @@ func (s AssessSettings) Estimate() (least, most time.Duration, err error) {
 		}[name]
 		least, most = least+min(once, s.lasting(name)), most+s.lasting(name)
 	}
-	return least, min(most+10*time.Second, mostTogether), nil
+	return least, min(most+10*time.Second, mostTogether)
 }
 
 // room refuses to fill a disk: no more than a tenth of what is free on it is ever used.
@@ -196,12 +215,19 @@ func Assess(ctx context.Context, s AssessSettings) (a Assessment, err error) {
 	}
 	bounded, stop := context.WithTimeout(ctx, mostTogether)
 	defer stop()
+	s.Course.begin(s, begun)
+	show := s.Progress
+	s.Progress = func(what string) {
+		s.Course.say(what)
+		show(what)
+	}
 	r := &assessor{AssessSettings: s, Assessment: &a}
 	for _, name := range Suites() {
 		if !slices.Contains(s.Suites, name) {
 			a.Unknown[name] = "not asked for"
 			continue
 		}
+		s.Course.enter(name, time.Now())
 		suite := map[string]func(context.Context) error{"downloads": r.downloads, "api": r.api, "storage": r.storage, "system": r.system}[name]
 		e := suite(bounded)
 		if ctx.Err() != nil {
@@ -215,6 +241,7 @@ func Assess(ctx context.Context, s AssessSettings) (a Assessment, err error) {
 			err = errors.Join(err, fmt.Errorf("benchmark: %s: %w", name, e))
 		}
 	}
+	s.Course.end(time.Now())
 	a.Recommendations = recommend(a.Results)
 	a.Seconds = time.Since(begun).Seconds()
 	return a, err
@@ -239,6 +266,9 @@ func cleanup(err error) error {
 	}
 	return nil
 }
+
+// LeftBehind is what an error of Assess says of what could not be removed; nil when all was.
+func LeftBehind(err error) error { return cleanup(err) }
 
 // within runs do with a folder of its own inside dir, and removes that folder whatever happens.
 func within(dir string, do func(folder string) error) (err error) {

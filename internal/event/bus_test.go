@@ -116,6 +116,22 @@ func TestOfAMoveOnlyTheNewestFigureIsKeptAndEveryChange(t *testing.T) {
 	}
 }
 
+func TestOfABenchmarkOnlyTheNewestFigureIsKeptAndItsEnd(t *testing.T) {
+	b := New(0)
+	s, first := subscribe(t, b, Want{Queue: 1}), b.Seq()
+	for i := range 100 {
+		b.Tell(Event{Kind: KindBench, Data: Benchmark{ID: "a", State: BenchmarkRunning, Part: float64(i) / 100}})
+	}
+	b.Tell(Event{Kind: KindBench, Data: Benchmark{ID: "a", State: BenchmarkFailed, Error: "why"}})
+	told := next(t, s)
+	if len(told) != 2 || told[0].Data.(Benchmark).Part != 0.99 || told[1].Data.(Benchmark).State != BenchmarkFailed {
+		t.Errorf("told: %+v", told)
+	}
+	if again := next(t, subscribe(t, b, Want{Since: first})); len(again) != 1 || again[0].Data.(Benchmark).Error != "why" {
+		t.Errorf("repeated: %+v", again)
+	}
+}
+
 func TestProgressNeverFillsTheQueue(t *testing.T) {
 	b := New(0)
 	s := subscribe(t, b, Want{Queue: 2})

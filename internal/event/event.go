@@ -29,6 +29,7 @@ const (
 	KindHealth   Kind = "health"   // Health: a model is no longer as well, or as bad, as it was
 
 	KindPerformance Kind = "performance" // Performance: a figure of how everything runs has become worse, or is as it was again
+	KindBench       Kind = "bench"       // Benchmark: how far a benchmark is
 )
 
 // An Event is one thing that happened. It is a value; nobody changes its Data once it is told.
@@ -40,7 +41,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health, Update, Awaited or Performance, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health, Update, Awaited, Benchmark or Performance, by Kind
 }
 
 // Progress is how far a download is.
@@ -138,6 +139,26 @@ type Update struct {
 // Awaited says that the event's model is available, to one who waited for it.
 type Awaited struct{ ID string }
 
+// The states of a benchmark.
+const (
+	BenchmarkRunning   = "running" // a newer event of this state replaces it, as with Progress
+	BenchmarkCompleted = "completed"
+	BenchmarkFailed    = "failed" // Benchmark.Error says why
+	BenchmarkCancelled = "cancelled"
+)
+
+// Benchmark is how far a benchmark is.
+type Benchmark struct {
+	ID    string
+	State string        // one of the Benchmark constants
+	Suite string        // that runs; "" when it is over
+	Step  string        // what is measured, in words; "" when it is over
+	Part  float64       // of it that is done, 0 to 1
+	Took  time.Duration // until now
+	Left  time.Duration // that it still takes, at most; 0 when it is over
+	Error string        // in words; "" unless it failed
+}
+
 // fleeting reports whether a newer event of the same subject makes e worthless: then nobody has to be told of all.
 func (e Event) fleeting() (subject string, yes bool) {
 	switch {
@@ -146,6 +167,9 @@ func (e Event) fleeting() (subject string, yes bool) {
 	case e.Kind == KindMove:
 		m, ok := e.Data.(Move)
 		return "move " + e.Model.String(), ok && m.State == MoveMoving
+	case e.Kind == KindBench:
+		b, ok := e.Data.(Benchmark)
+		return "benchmark " + b.ID, ok && b.State == BenchmarkRunning
 	}
 	return "", false
 }

@@ -73,6 +73,17 @@ type wireTier struct {
 	Problem string     `json:"problem,omitempty"`
 }
 
+type wireBenchmark struct {
+	ID    string  `json:"id"`
+	State string  `json:"state"`
+	Suite string  `json:"suite,omitempty"`
+	Step  string  `json:"step,omitempty"`
+	Part  float64 `json:"part"`
+	Took  float64 `json:"elapsed_seconds"`
+	Left  float64 `json:"left_seconds"`
+	Error string  `json:"error,omitempty"`
+}
+
 // MarshalJSON writes an object with seq, at, kind, download, model and data. The model of a signed
 // link appears without its secret.
 func (e Event) MarshalJSON() ([]byte, error) {
@@ -134,6 +145,8 @@ func parseData(kind Kind, b json.RawMessage) (any, error) {
 		return parse[Move](b)
 	case KindTier:
 		return parse[Tier](b)
+	case KindBench:
+		return parse[Benchmark](b)
 	}
 	return b, nil
 }
@@ -205,6 +218,19 @@ func (t Tier) MarshalJSON() ([]byte, error) { return json.Marshal(wireTier(t)) }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
 func (t *Tier) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*wireTier)(t)) }
+
+// MarshalJSON writes the form of the wire.
+func (b Benchmark) MarshalJSON() ([]byte, error) {
+	return json.Marshal(wireBenchmark{b.ID, b.State, b.Suite, b.Step, b.Part, b.Took.Seconds(), b.Left.Seconds(), b.Error})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (b *Benchmark) UnmarshalJSON(raw []byte) error {
+	var w wireBenchmark
+	err := json.Unmarshal(raw, &w)
+	*b = Benchmark{w.ID, w.State, w.Suite, w.Step, w.Part, seconds(w.Took), seconds(w.Left), w.Error}
+	return err
+}
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 

@@ -45,6 +45,9 @@ func TestEveryEventReadsBackFromJSONAsItWas(t *testing.T) {
 		`{"seq":11,"at":"2026-03-29T01:59:59.000005Z","kind":"tier","data":{"tier":"cold","state":"missing","problem":"mount it"}}`: {
 			11, at, KindTier, "", model.ID{}, Tier{model.Cold, "missing", "mount it"},
 		},
+		`{"seq":12,"at":"2026-03-29T01:59:59.000005Z","kind":"bench","data":{"id":"bm_1","state":"running","suite":"api","step":"api: /x","part":0.5,"elapsed_seconds":2,"left_seconds":1.5}}`: {
+			12, at, KindBench, "", model.ID{}, Benchmark{ID: "bm_1", State: BenchmarkRunning, Suite: "api", Step: "api: /x", Part: 0.5, Took: 2 * time.Second, Left: 1500 * time.Millisecond},
+		},
 		`{"seq":7,"at":"2026-03-29T01:59:59.000005Z","kind":"newer","data":{"a":1}}`: {
 			7, at, "newer", "", model.ID{}, json.RawMessage(`{"a":1}`),
 		},

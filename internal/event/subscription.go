@@ -17,7 +17,7 @@ type Subscription struct {
 	// All below is the bus's to lock.
 
 	queue    []Event          // what may not be dropped, in order
-	progress map[string]Event // the newest progress of each download and of each move
+	progress map[string]Event // the newest progress of each download, of each move and of a benchmark
 	err      error            // why no more comes
 }
 

@@ -26,6 +26,62 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/benchmark": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the last benchmarks
+         * @description The newest first, ten at most, without their reports.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["list-benchmarks"];
+        put?: never;
+        /**
+         * Measure downloads, the API, the disks and the machine
+         * @description As `ema benchmark` does, with processes and a store of its own, one at a time. The answer comes at once; `GET` and, over WebSocket, `benchmark_progress` tell how far it is. It takes no more than a tenth of what is free in each tier, and three minutes at most. What the daemon does meanwhile is in the figures.
+         *
+         *     Needs the role `admin`.
+         */
+        post: operations["start-benchmark"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/benchmark/{benchmark_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See how a benchmark stands, and its report
+         * @description The last ten are kept, over a restart too. How much is done is told by the time that the suites may take.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["get-benchmark"];
+        put?: never;
+        post?: never;
+        /**
+         * Cancel a benchmark
+         * @description The answer comes when it has cleaned up; after 20 seconds it comes all the same, with the state `running`.
+         *
+         *     Needs the role `admin`.
+         */
+        delete: operations["cancel-benchmark"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/health": {
         parameters: {
             query?: never;
@@ -1413,6 +1469,355 @@ export interface components {
              */
             hours?: number;
         };
+        /** @description A Benchmark is how a benchmark stands, and what it has found. */
+        Benchmark: {
+            benchmark_id: string;
+            /** Format: double */
+            elapsed_seconds: number;
+            /**
+             * Format: date-time
+             * @description Null while it runs.
+             */
+            ended_at: string | null;
+            /** @description Why it failed; the report has what was measured all the same. */
+            error_message?: string;
+            /**
+             * Format: date-time
+             * @description At the latest; null when it is over.
+             */
+            estimated_completion: string | null;
+            /** Format: double */
+            progress_percent: number;
+            /** @description Absent while it runs, and of one that was cancelled. */
+            report?: components["schemas"]["BenchmarkReport"];
+            /** Format: date-time */
+            started_at: string;
+            /**
+             * @description One of the Benchmark constants.
+             * @enum {string}
+             */
+            state: "running" | "completed" | "failed" | "cancelled";
+            /** @description What is measured, in words; empty when nothing is. */
+            step: string;
+            /** @description That runs; empty when none does. */
+            suite: string;
+            suites: string[];
+        };
+        BenchmarkBody: {
+            /** @description Compare with the kept baseline, which must be of the same sizes. */
+            compare?: boolean;
+            /** @description All suites, with larger files. */
+            full_assessment?: boolean;
+            /** @description Keep the report as the baseline. */
+            generate_baseline?: boolean;
+            /**
+             * Format: int64
+             * @description Of everything; until the medians are sure when it is not said.
+             */
+            repeats?: number;
+            /**
+             * Format: int64
+             * @description MiB of the file by which disks are measured, of which a download is a quarter; when it is not said 256, or 512 of a full assessment.
+             */
+            size_mb?: number;
+            /** @description Which; all when it is not said. */
+            suites?: ("downloads" | "api" | "storage" | "system")[];
+        };
+        /** @description A BenchmarkComparison is what a baseline says. */
+        BenchmarkComparison: {
+            /** @description Its file. */
+            baseline: string;
+            /**
+             * Format: int64
+             * @description Metrics that both have.
+             */
+            compared: number;
+            /** @description Metrics that are too noisy for it, and why. */
+            not_judged: {
+                [key: string]: string;
+            };
+            regressions: components["schemas"]["BenchmarkRegression"][];
+            /**
+             * Format: double
+             * @description 0.2 is 20 %.
+             */
+            threshold: number;
+            /**
+             * Format: double
+             * @description Of the baseline.
+             */
+            timestamp: number;
+            /** @description Such as that the baseline is of another machine. */
+            warnings: string[];
+        };
+        /** @description BenchmarkDownloads are downloads from an origin on the daemon's machine. Times are in seconds, rates in a million bytes per second. */
+        BenchmarkDownloads: {
+            /**
+             * Format: int64
+             * @description Of each download.
+             */
+            bytes: number;
+            /** @description Of each download of the last repeat, all of which ran at once. */
+            concurrent_download_times: number[];
+            /**
+             * Format: double
+             * @description Until the last one is there.
+             */
+            concurrent_total_time: number | null;
+            retry_performance?: components["schemas"]["BenchmarkRetry"];
+            /** Format: double */
+            single_download_time: number | null;
+            /** Format: double */
+            single_mb_per_second: number | null;
+        };
+        /** @description A BenchmarkEndpoint is how long requests took, one after the other. */
+        BenchmarkEndpoint: {
+            /** Format: double */
+            average_ms: number;
+            /** Format: double */
+            max_ms: number;
+            /** Format: double */
+            median_ms: number;
+            /** Format: double */
+            min_ms: number;
+            /** Format: double */
+            p95_ms: number;
+            /**
+             * Format: int64
+             * @description Of a round.
+             */
+            requests: number;
+            /** Format: int64 */
+            rounds: number;
+        };
+        BenchmarkMachine: {
+            cpu_model: string;
+            /** Format: int64 */
+            cpus: number;
+            kernel: string;
+            /** Format: int64 */
+            memory_bytes: number;
+            store_file_system: string;
+        };
+        /** @description A BenchmarkMetric is what the repeats of one measurement say. */
+        BenchmarkMetric: {
+            /** @description Higher or lower. */
+            better: string;
+            /**
+             * Format: double
+             * @description And above.
+             */
+            high: number | null;
+            /**
+             * Format: double
+             * @description Below which the median is not, with a confidence of 95 %; null with fewer than six repeats.
+             */
+            low: number | null;
+            /**
+             * Format: double
+             * @description Median of the distances to the median.
+             */
+            mad: number;
+            /** Format: double */
+            median: number;
+            /** Format: int64 */
+            repeats: number;
+            /** @description Of the repeats, in their order. */
+            samples: number[];
+            /** @description S, ms, MB/s (a million bytes per second) or per_second. */
+            unit: string;
+        };
+        /** @description A BenchmarkRegression is a metric that got worse. */
+        BenchmarkRegression: {
+            /** Format: double */
+            baseline: number;
+            better: string;
+            metric: string;
+            /**
+             * Format: double
+             * @description What the difference had to exceed, in the metric's unit.
+             */
+            noise: number;
+            /** Format: double */
+            now: number;
+            unit: string;
+            /**
+             * Format: double
+             * @description By which part of the baseline.
+             */
+            worse: number;
+        };
+        /** @description A BenchmarkReport is what ema benchmark prints with --json, but that it lacks what there it is null because a suite did not run. */
+        BenchmarkReport: {
+            comparison?: components["schemas"]["BenchmarkComparison"];
+            full_assessment: boolean;
+            machine: components["schemas"]["BenchmarkMachine"];
+            /** @description All that can be compared, by name. */
+            metrics: {
+                [key: string]: components["schemas"]["BenchmarkMetric"];
+            };
+            /** @description Metrics whose repeats differ too much to say much, and how much. */
+            noisy: {
+                [key: string]: string;
+            };
+            recommendations: string[];
+            results: components["schemas"]["BenchmarkResults"];
+            /**
+             * Format: double
+             * @description That it took.
+             */
+            seconds: number;
+            /**
+             * Format: int64
+             * @description Of the file by which disks were measured.
+             */
+            size_bytes: number;
+            suites: string[];
+            /**
+             * Format: double
+             * @description Seconds since 1970.
+             */
+            timestamp: number;
+            /** @description What was not measured, and why. */
+            unknown: {
+                [key: string]: string;
+            };
+            version: string;
+        };
+        /** @description BenchmarkResults are those of the suites. What was not measured is absent, and a figure null; unknown says why. */
+        BenchmarkResults: {
+            /** @description By path. */
+            api?: {
+                [key: string]: components["schemas"]["BenchmarkEndpoint"];
+            };
+            downloads?: components["schemas"]["BenchmarkDownloads"];
+            storage?: components["schemas"]["BenchmarkStorage"][];
+            system?: components["schemas"]["BenchmarkSystem"];
+        };
+        /** @description A BenchmarkRetry is a download whose origin fails. */
+        BenchmarkRetry: {
+            /** Format: double */
+            download_time: number;
+            /**
+             * Format: double
+             * @description More than without faults, in seconds.
+             */
+            extra_time: number;
+            /**
+             * Format: int64
+             * @description That the origin made.
+             */
+            faults: number;
+            /**
+             * Format: double
+             * @description What the origin sent beyond the file, by its size.
+             */
+            sent_again_part: number;
+            /**
+             * Format: double
+             * @description 0 to 1.
+             */
+            success_rate: number;
+        };
+        /** @description BenchmarkStarted answers the wish for a benchmark. */
+        BenchmarkStarted: {
+            benchmark_id: string;
+            /**
+             * Format: date-time
+             * @description At the latest.
+             */
+            estimated_completion: string;
+            /**
+             * Format: double
+             * @description That it takes, on a fast disk where nothing is noisy.
+             */
+            least_seconds: number;
+            message: string;
+            /**
+             * Format: double
+             * @description That it takes.
+             */
+            most_seconds: number;
+            state: string;
+            success: boolean;
+        };
+        /** @description A BenchmarkStorage is the disk of one tier. Rates are in a million bytes per second. */
+        BenchmarkStorage: {
+            /** Format: int64 */
+            bytes: number;
+            file_system: string;
+            /**
+             * Format: double
+             * @description Of an append of 4 KiB.
+             */
+            fsync_p50_ms: number | null;
+            /** Format: double */
+            fsync_p95_ms: number | null;
+            /**
+             * Format: double
+             * @description Created, renamed and removed.
+             */
+            metadata_files_per_second: number | null;
+            path: string;
+            /**
+             * Format: double
+             * @description Past the page cache.
+             */
+            random_read_4k_p50_ms: number | null;
+            /** Format: double */
+            random_read_4k_p99_ms: number | null;
+            /**
+             * Format: double
+             * @description Through the page cache, which was emptied of the file before.
+             */
+            read_buffered_mb_per_second: number | null;
+            /**
+             * Format: double
+             * @description From the page cache: this is memory, not the disk.
+             */
+            read_cached_mb_per_second: number | null;
+            /**
+             * Format: double
+             * @description Past the page cache.
+             */
+            read_direct_mb_per_second: number | null;
+            tier: string;
+            /**
+             * Format: double
+             * @description Through the page cache, with the fsync after it.
+             */
+            write_buffered_mb_per_second: number | null;
+            /**
+             * Format: double
+             * @description Past the page cache.
+             */
+            write_direct_mb_per_second: number | null;
+        };
+        /** @description A BenchmarkSystem is the machine, and how fast one core of it is. Rates are in a million bytes per second. */
+        BenchmarkSystem: {
+            cpu_model: string | null;
+            /** Format: int64 */
+            cpus: number;
+            /** Format: double */
+            crc32c_mb_per_second: number | null;
+            kernel: string | null;
+            /**
+             * Format: int64
+             * @description 0 when nobody can tell.
+             */
+            memory_bytes: number;
+            /** Format: double */
+            memory_copy_mb_per_second: number | null;
+            platform: string;
+            /** Format: double */
+            sha256_mb_per_second: number | null;
+            store_file_system: string | null;
+        };
+        /** @description Benchmarks are those of which is known, the newest first, without their reports. */
+        Benchmarks: {
+            /** @description Never null. */
+            benchmarks: components["schemas"]["Benchmark"][];
+        };
         /** @description A Bottleneck is a part that others wait for. */
         Bottleneck: {
             advised: string;
@@ -1610,6 +2015,8 @@ export interface components {
         Details: {
             /** @description Of WRONG_STATE: what it allows. */
             allowed_actions?: string[];
+            /** @description Of BENCHMARK_RUNNING: the one that runs. */
+            benchmark_id?: string;
             class: string;
             /** @description Of VALIDATION_FAILED. */
             fields?: components["schemas"]["FieldError"][];
@@ -3214,6 +3621,624 @@ export interface operations {
             };
         };
     };
+    "list-benchmarks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "benchmarks": [
+                     *         {
+                     *           "benchmark_id": "bm_dayslzl57xtr2wmk",
+                     *           "state": "running",
+                     *           "suites": [
+                     *             "downloads",
+                     *             "api",
+                     *             "storage",
+                     *             "system"
+                     *           ],
+                     *           "suite": "api",
+                     *           "step": "api: /api/v1/models/health",
+                     *           "progress_percent": 36.5,
+                     *           "elapsed_seconds": 18.2,
+                     *           "started_at": "2026-03-01T09:30:00Z",
+                     *           "ended_at": null,
+                     *           "estimated_completion": "2026-03-01T09:31:03Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Benchmarks"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "start-benchmark": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BenchmarkBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "it takes 36s to 1m3s, depending on how noisy this machine is",
+                     *       "benchmark_id": "bm_dayslzl57xtr2wmk",
+                     *       "state": "running",
+                     *       "least_seconds": 36,
+                     *       "most_seconds": 63,
+                     *       "estimated_completion": "2026-03-01T09:31:03Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BenchmarkStarted"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            409: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no space: `details.short_bytes` are missing, `details.freeable_bytes` could be freed. */
+            507: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "get-benchmark": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of the benchmark. */
+                benchmark_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "benchmark_id": "bm_dayslzl57xtr2wmk",
+                     *       "state": "completed",
+                     *       "suites": [
+                     *         "downloads",
+                     *         "api",
+                     *         "storage",
+                     *         "system"
+                     *       ],
+                     *       "suite": "",
+                     *       "step": "",
+                     *       "progress_percent": 100,
+                     *       "elapsed_seconds": 41.7,
+                     *       "started_at": "2026-03-01T09:30:00Z",
+                     *       "ended_at": "2026-03-01T09:30:42Z",
+                     *       "estimated_completion": null,
+                     *       "report": {
+                     *         "timestamp": 1772357400,
+                     *         "results": {
+                     *           "downloads": {
+                     *             "single_download_time": 0.21,
+                     *             "concurrent_download_times": [
+                     *               0.38,
+                     *               0.4,
+                     *               0.41,
+                     *               0.42
+                     *             ],
+                     *             "retry_performance": {
+                     *               "download_time": 1.9,
+                     *               "extra_time": 1.69,
+                     *               "faults": 3,
+                     *               "success_rate": 1,
+                     *               "sent_again_part": 0.01
+                     *             },
+                     *             "bytes": 67108864,
+                     *             "single_mb_per_second": 319.6,
+                     *             "concurrent_total_time": 0.43
+                     *           },
+                     *           "api": {
+                     *             "/api/v1/models/health": {
+                     *               "average_ms": 0.2,
+                     *               "median_ms": 0.18,
+                     *               "p95_ms": 0.31,
+                     *               "min_ms": 0.15,
+                     *               "max_ms": 1.4,
+                     *               "requests": 100,
+                     *               "rounds": 6
+                     *             }
+                     *           },
+                     *           "storage": [
+                     *             {
+                     *               "tier": "hot",
+                     *               "path": "/models",
+                     *               "file_system": "ext4",
+                     *               "bytes": 268435456,
+                     *               "write_buffered_mb_per_second": null,
+                     *               "write_direct_mb_per_second": 1480.5,
+                     *               "read_buffered_mb_per_second": null,
+                     *               "read_cached_mb_per_second": null,
+                     *               "read_direct_mb_per_second": null,
+                     *               "random_read_4k_p50_ms": null,
+                     *               "random_read_4k_p99_ms": null,
+                     *               "fsync_p50_ms": 0.4,
+                     *               "fsync_p95_ms": null,
+                     *               "metadata_files_per_second": null
+                     *             }
+                     *           ],
+                     *           "system": {
+                     *             "cpus": 8,
+                     *             "cpu_model": "a processor",
+                     *             "memory_bytes": 34359738368,
+                     *             "kernel": "Linux 6.12",
+                     *             "platform": "linux/amd64",
+                     *             "store_file_system": "ext4",
+                     *             "sha256_mb_per_second": 1900,
+                     *             "crc32c_mb_per_second": null,
+                     *             "memory_copy_mb_per_second": null
+                     *           }
+                     *         },
+                     *         "recommendations": [],
+                     *         "version": "v1",
+                     *         "suites": [
+                     *           "downloads",
+                     *           "api",
+                     *           "storage",
+                     *           "system"
+                     *         ],
+                     *         "full_assessment": false,
+                     *         "size_bytes": 268435456,
+                     *         "seconds": 41.7,
+                     *         "machine": {
+                     *           "cpus": 8,
+                     *           "cpu_model": "a processor",
+                     *           "memory_bytes": 34359738368,
+                     *           "kernel": "Linux 6.12",
+                     *           "store_file_system": "ext4"
+                     *         },
+                     *         "metrics": {
+                     *           "storage.hot.write_direct": {
+                     *             "median": 1480.5,
+                     *             "mad": 12.1,
+                     *             "low": 1462.3,
+                     *             "high": 1495.8,
+                     *             "repeats": 6,
+                     *             "samples": [
+                     *               1462.3,
+                     *               1471.9,
+                     *               1478.6,
+                     *               1482.4,
+                     *               1493.7,
+                     *               1495.8
+                     *             ],
+                     *             "unit": "MB/s",
+                     *             "better": "higher"
+                     *           }
+                     *         },
+                     *         "noisy": {},
+                     *         "unknown": {
+                     *           "storage.hot.read_direct": "this file system cannot read and write past the page cache"
+                     *         },
+                     *         "comparison": {
+                     *           "baseline": "/var/lib/ema/baseline.json",
+                     *           "timestamp": 1772271000,
+                     *           "threshold": 0.2,
+                     *           "compared": 21,
+                     *           "regressions": [
+                     *             {
+                     *               "metric": "storage.hot.write_direct",
+                     *               "unit": "MB/s",
+                     *               "better": "higher",
+                     *               "baseline": 1990,
+                     *               "now": 1480.5,
+                     *               "worse": 0.256,
+                     *               "noise": 36.3
+                     *             }
+                     *           ],
+                     *           "not_judged": {},
+                     *           "warnings": []
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Benchmark"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "cancel-benchmark": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of the benchmark. */
+                benchmark_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "benchmark_id": "bm_dayslzl57xtr2wmk",
+                     *       "state": "cancelled",
+                     *       "suites": [
+                     *         "downloads",
+                     *         "api",
+                     *         "storage",
+                     *         "system"
+                     *       ],
+                     *       "suite": "",
+                     *       "step": "",
+                     *       "progress_percent": 36.5,
+                     *       "elapsed_seconds": 18.2,
+                     *       "started_at": "2026-03-01T09:30:00Z",
+                     *       "ended_at": "2026-03-01T09:30:18Z",
+                     *       "estimated_completion": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Benchmark"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            409: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
     "get-health": {
         parameters: {
             query?: never;
@@ -4561,7 +5586,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -4789,7 +5814,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -6859,7 +7884,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -8593,7 +9618,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -8982,7 +10007,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -9284,7 +10309,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -9557,7 +10582,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */
@@ -9754,7 +10779,7 @@ export interface operations {
                     "application/json": components["schemas"]["Envelope"];
                 };
             };
-            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
             409: {
                 headers: {
                     /** @description By which the request can be found in the log and in the audit trail. */

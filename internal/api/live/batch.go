@@ -83,7 +83,7 @@ func join(messages []*message) frame {
 	return f
 }
 
-// coalesce leaves the newest progress of each download and of each move, of most of them at most, and all that is no progress.
+// coalesce leaves the newest progress of each download, move and benchmark, of most of them at most, and all that is no progress.
 // It works in place, keeps the order, and says how many are gone.
 func coalesce(messages []*message, most int) ([]*message, int) {
 	seen := map[string]bool{}

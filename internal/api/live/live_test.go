@@ -98,6 +98,8 @@ type told struct {
 	New      string    `json:"new_status"`
 	Done     int64     `json:"downloaded_bytes"`
 	State    string    `json:"state"`
+	Bench    string    `json:"benchmark_id"`
+	Status   string    `json:"status"`
 }
 
 func (m told) String() string {
@@ -106,6 +108,8 @@ func (m told) String() string {
 		return fmt.Sprintf("%s:%d", m.Download, m.Done)
 	case availabilityChange:
 		return m.Download + ":" + m.New
+	case benchmarkProgress:
+		return m.Bench + ":" + m.Status
 	case storageMove:
 		return m.Model + ":" + m.State
 	}
@@ -218,6 +222,12 @@ func TestEveryKindOfEventHasItsMessage(t *testing.T) {
 		`{"type":"model_storage_move","seq":1,"timestamp":"2026-03-29T01:59:59Z","model_id":"org/name","from":"hot","to":"cold","state":"moving","progress_percent":66.6,"moved_bytes":2,"total_bytes":3}`: {
 			Kind: event.KindMove, Model: id, Data: event.Move{From: model.Hot, To: model.Cold, Done: 2, Total: 3, State: event.MoveMoving},
 		},
+		`{"type":"benchmark_progress","seq":1,"timestamp":"2026-03-29T01:59:59Z","benchmark_id":"bm_1","status":"running","suite":"api","step":"api: /x","progress_percent":66.6,"elapsed_seconds":2,"eta_seconds":1.5}`: {
+			Kind: event.KindBench, Data: event.Benchmark{ID: "bm_1", State: event.BenchmarkRunning, Suite: "api", Step: "api: /x", Part: 0.6666, Took: 2 * time.Second, Left: 1500 * time.Millisecond},
+		},
+		`{"type":"benchmark_progress","seq":1,"timestamp":"2026-03-29T01:59:59Z","benchmark_id":"bm_1","status":"failed","progress_percent":66.6,"elapsed_seconds":2,"eta_seconds":null,"error_message":"no"}`: {
+			Kind: event.KindBench, Data: event.Benchmark{ID: "bm_1", State: event.BenchmarkFailed, Part: 0.6666, Took: 2 * time.Second, Error: "no"},
+		},
 		`{"type":"model_storage_move","seq":1,"timestamp":"2026-03-29T01:59:59Z","model_id":"org/name","from":"cold","to":"hot","state":"failed","progress_percent":0,"moved_bytes":0,"total_bytes":3,"error_message":"the disk is gone"}`: {
 			Kind: event.KindMove, Model: id, Data: event.Move{From: model.Cold, To: model.Hot, Total: 3, State: event.MoveFailed, Error: "the disk is gone"},
 		},
@@ -235,10 +245,25 @@ func TestEveryKindOfEventHasItsMessage(t *testing.T) {
 			continue
 		}
 		moving, _ := e.Data.(event.Move)
-		if !slices.Contains(types(), m.kind) || m.fleeting != (e.Kind == event.KindProgress || moving.State == event.MoveMoving) {
+		measuring, _ := e.Data.(event.Benchmark)
+		if !slices.Contains(types(), m.kind) || m.fleeting != (e.Kind == event.KindProgress || moving.State == event.MoveMoving || measuring.State == event.BenchmarkRunning) {
 			t.Errorf("%s: fleeting is %t, known are %v", m.kind, m.fleeting, types())
 		}
 	}
+}
+
+func TestProgressOfABenchmarkReplacesItsOwnAndNothingElse(t *testing.T) {
+	bubble(t, Settings{}, func(t *testing.T, h *house) {
+		c := h.client(t, "types=benchmark_progress,model_download_progress")
+		measure := func(state string) {
+			h.bus.Tell(event.Event{Kind: event.KindBench, Data: event.Benchmark{ID: "bm_1", State: state}})
+		}
+		measure(event.BenchmarkRunning)
+		h.bus.Tell(progress("", 1)) // of no download, as benchmarks are
+		measure(event.BenchmarkRunning)
+		measure(event.BenchmarkCompleted)
+		c.wants(":1 bm_1:running bm_1:completed")
+	})
 }
 
 func TestProgressOfAMoveReplacesItsOwnAndNothingElse(t *testing.T) {

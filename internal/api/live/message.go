@@ -97,6 +97,19 @@ type moveMessage struct {
 	Error   string      `json:"error_message,omitempty"`
 }
 
+// A benchmarkMessage says how far a benchmark is.
+type benchmarkMessage struct {
+	head
+	ID      string   `json:"benchmark_id"`
+	Status  string   `json:"status"`           // running, completed, failed or cancelled
+	Suite   string   `json:"suite,omitempty"`  // that runs
+	Step    string   `json:"step,omitempty"`   // what is measured
+	Percent float64  `json:"progress_percent"` // rounded down to a tenth: 100 means all
+	Took    float64  `json:"elapsed_seconds"`
+	Left    *float64 `json:"eta_seconds"` // at most; null when it is over
+	Error   string   `json:"error_message,omitempty"`
+}
+
 // An updateMessage says that the source of a model has something newer.
 type updateMessage struct {
 	head
@@ -174,6 +187,10 @@ func encode(e event.Event) (*message, error) {
 		h.Type, fleeting = storageMove, d.State == event.MoveMoving
 		subject = storageMove + " " + e.Model.String() // two signed links may look alike
 		body = moveMessage{h, d.From, d.To, d.State, percent(d.Done, d.Total), d.Done, d.Total, d.Error}
+	case event.Benchmark:
+		h.Type, fleeting = benchmarkProgress, d.State == event.BenchmarkRunning
+		subject = benchmarkProgress + " " + d.ID
+		body = benchmarkMessage{h, d.ID, d.State, d.Suite, d.Step, math.Floor(min(finite(d.Part), 1)*1000) / 10, d.Took.Seconds(), seconds(d.Left), d.Error}
 	case event.Awaited:
 		h.Type = modelAvailable
 		body = awaitedMessage{h, d.ID}
