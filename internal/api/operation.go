@@ -59,6 +59,8 @@ const (
 	opDashboard            = "get-dashboard"
 	opPerformancePast      = "get-performance-history"
 	opPerformanceTrends    = "get-performance-trends"
+	opOptimizations        = "list-optimizations"
+	opOptimizationUndo     = "undo-optimization"
 	opAudit                = "list-audit"
 	opReload               = "reload-config"
 	opRun                  = "run-command"
@@ -129,6 +131,8 @@ func roles() map[string]trust.Role {
 		opDashboard:         trust.Admin,
 		opPerformancePast:   trust.Admin,
 		opPerformanceTrends: trust.Admin,
+		opOptimizations:     trust.Admin,
+		opOptimizationUndo:  trust.Admin,
 		opAudit:             trust.Admin,
 		opReload:            trust.Admin,
 		opRun:               trust.Admin,

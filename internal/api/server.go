@@ -99,6 +99,8 @@ type Server struct {
 	Analyst analyst
 	// Observer knows how well everything runs.
 	Observer observer
+	// Optimizer changes settings by itself.
+	Optimizer optimizer
 	// Wellbeing knows how well models are.
 	Wellbeing wellbeing
 	// Use counts a use of a model. It may be asked hundreds of times a second.
@@ -221,6 +223,7 @@ func (s *Server) router() *router {
 	s.offerWellbeing(rt)
 	s.offerAnalytics(rt)
 	s.offerPerformance(rt)
+	s.offerOptimizations(rt)
 	s.offerUpdates(rt)
 	s.offerFallback(rt)
 	s.offerStreams(rt)

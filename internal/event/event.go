@@ -16,17 +16,18 @@ type Kind string
 
 // The kinds of events.
 const (
-	KindProgress Kind = "progress" // Progress: how far a download is; a newer one replaces it
-	KindState    Kind = "state"    // Change: a download went from one state to another
-	KindRetry    Kind = "retry"    // Retry: an attempt failed and will be repeated
-	KindLimit    Kind = "limit"    // Limit: another bandwidth limit holds
-	KindSpace    Kind = "space"    // Space: there is too little room on the disk
-	KindStored   Kind = "stored"   // Stored: what the store holds of a model is not what it was
-	KindMove     Kind = "move"     // Move: how far a model is on its way from one tier to another
-	KindTier     Kind = "tier"     // Tier: the folder of a tier is no longer as it was
-	KindAwaited  Kind = "awaited"  // Awaited: a model is available that somebody waited for
-	KindUpdate   Kind = "update"   // Update: the source of a model has something newer
-	KindHealth   Kind = "health"   // Health: a model is no longer as well, or as bad, as it was
+	KindProgress     Kind = "progress"     // Progress: how far a download is; a newer one replaces it
+	KindState        Kind = "state"        // Change: a download went from one state to another
+	KindRetry        Kind = "retry"        // Retry: an attempt failed and will be repeated
+	KindLimit        Kind = "limit"        // Limit: another bandwidth limit holds
+	KindSpace        Kind = "space"        // Space: there is too little room on the disk
+	KindStored       Kind = "stored"       // Stored: what the store holds of a model is not what it was
+	KindMove         Kind = "move"         // Move: how far a model is on its way from one tier to another
+	KindTier         Kind = "tier"         // Tier: the folder of a tier is no longer as it was
+	KindAwaited      Kind = "awaited"      // Awaited: a model is available that somebody waited for
+	KindUpdate       Kind = "update"       // Update: the source of a model has something newer
+	KindOptimization Kind = "optimization" // Optimization: a setting was changed by itself, or back
+	KindHealth       Kind = "health"       // Health: a model is no longer as well, or as bad, as it was
 )
 
 // An Event is one thing that happened. It is a value; nobody changes its Data once it is told.
@@ -38,7 +39,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health, Update or Awaited, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health, Update, Awaited or Optimization, by Kind
 }
 
 // Progress is how far a download is.
@@ -122,6 +123,16 @@ type Update struct {
 	Revision        string      // the branch
 	Current, Latest string      // commits
 	Download        model.Bytes // that would be fetched, at most
+}
+
+// Optimization is how a change of a setting stands that was made by itself.
+type Optimization struct {
+	ID, Rule      string
+	Key, From, To string
+	Status        string  // measuring, checking, confirming, kept, undone, undone_by_user or superseded
+	Reason        string  // for that status, in words
+	Figure        string  // by which it is judged
+	Better        float64 // the part of the figure by which it became better; 0 while that is unknown
 }
 
 // Awaited says that the event's model is available, to one who waited for it.

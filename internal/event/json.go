@@ -73,6 +73,18 @@ type wireTier struct {
 	Problem string     `json:"problem,omitempty"`
 }
 
+type wireOptimization struct {
+	ID     string  `json:"optimization_id"`
+	Rule   string  `json:"type"`
+	Key    string  `json:"setting"`
+	From   string  `json:"from"`
+	To     string  `json:"to"`
+	Status string  `json:"status"`
+	Reason string  `json:"reason"`
+	Figure string  `json:"metric"`
+	Better float64 `json:"improvement"`
+}
+
 // MarshalJSON writes an object with seq, at, kind, download, model and data. The model of a signed
 // link appears without its secret.
 func (e Event) MarshalJSON() ([]byte, error) {
@@ -134,6 +146,8 @@ func parseData(kind Kind, b json.RawMessage) (any, error) {
 		return parse[Move](b)
 	case KindTier:
 		return parse[Tier](b)
+	case KindOptimization:
+		return parse[Optimization](b)
 	}
 	return b, nil
 }
@@ -205,6 +219,14 @@ func (t Tier) MarshalJSON() ([]byte, error) { return json.Marshal(wireTier(t)) }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
 func (t *Tier) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, (*wireTier)(t)) }
+
+// MarshalJSON writes the form of the wire.
+func (o Optimization) MarshalJSON() ([]byte, error) { return json.Marshal(wireOptimization(o)) }
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (o *Optimization) UnmarshalJSON(b []byte) error {
+	return json.Unmarshal(b, (*wireOptimization)(o))
+}
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 

@@ -19,7 +19,7 @@ func TestTheDocumentationListsEveryMessageWithItsFields(t *testing.T) {
 		documented[row[1]] = row[2]
 	}
 	told := map[string]reflect.Type{
-		downloadProgress: reflect.TypeFor[progressMessage](), healthAlert: reflect.TypeFor[healthMessage](), updateAvailable: reflect.TypeFor[updateMessage](), modelAvailable: reflect.TypeFor[awaitedMessage](), availabilityChange: reflect.TypeFor[changeMessage](), storageAlert: reflect.TypeFor[storageMessage](),
+		downloadProgress: reflect.TypeFor[progressMessage](), healthAlert: reflect.TypeFor[healthMessage](), updateAvailable: reflect.TypeFor[updateMessage](), modelAvailable: reflect.TypeFor[awaitedMessage](), optimization: reflect.TypeFor[optimizationMessage](), availabilityChange: reflect.TypeFor[changeMessage](), storageAlert: reflect.TypeFor[storageMessage](),
 		downloadRetry: reflect.TypeFor[retryMessage](), bandwidthLimit: reflect.TypeFor[limitMessage](), storageMove: reflect.TypeFor[moveMessage](),
 	}
 	for _, kind := range types() {
