@@ -318,6 +318,16 @@ func (c *Client) CleanupAdvice(ctx context.Context, mostGB float64) (a CleanupAd
 	return a, c.call(ctx, http.MethodGet, "/models/analytics/cleanup?storage_threshold_gb="+strconv.FormatFloat(mostGB, 'f', -1, 64), nil, &a)
 }
 
+// Optimizations are the settings that the daemon has changed by itself, and what it recommends.
+func (c *Client) Optimizations(ctx context.Context) (o Optimizations, err error) {
+	return o, c.call(ctx, http.MethodGet, "/admin/performance/optimizations", nil, &o)
+}
+
+// UndoOptimization takes one back: the setting is as it was before. One that somebody has changed since stays.
+func (c *Client) UndoOptimization(ctx context.Context, id string) (o OptimizationUndone, err error) {
+	return o, c.call(ctx, http.MethodPost, "/admin/performance/optimizations/"+url.PathEscape(id)+"/undo", nil, &o)
+}
+
 // Performance is whether models became faster or slower.
 func (c *Client) Performance(ctx context.Context) (p PerformanceTrends, err error) {
 	return p, c.call(ctx, http.MethodGet, "/models/analytics/performance", nil, &p)

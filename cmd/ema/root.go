@@ -60,6 +60,7 @@ func rootCommand(a *app) *cobra.Command {
 		tuneCommand(a),
 		profileCommand(a),
 		doctorCommand(a),
+		optimizationsCommand(a),
 		configCommand(a),
 		versionCommand(a),
 	)

@@ -170,7 +170,7 @@ func exampleTrends() client.PerformanceCourse {
 		},
 		Recommendations: []client.PerformanceRecommendation{{
 			Type: "reduce_concurrent_downloads", Reason: "downloads have become 24 % slower", Setting: "downloads.max_concurrent_downloads", Current: "3", Advised: "2",
-			Command: "ema config set downloads.max_concurrent_downloads 2",
+			Command: "ema config set downloads.max_concurrent_downloads 2", Held: "monitoring.auto_apply is off",
 		}},
 	}
 }
@@ -201,6 +201,22 @@ func exampleRegressions() client.PerformanceRegressions {
 			Metric: "api.average_response_time_ms", Since: exampleTime(), Before: 1.2, Worst: 2.4, Worse: 100, Message: "api.average_response_time_ms is 100 % worse than before: 2.4, was 1.2",
 		}},
 		NotJudged: map[string]string{"storage.cache_hit_rate": "history: there are too few samples lately"},
+	}
+}
+
+func exampleOptimization() client.Optimization {
+	return client.Optimization{
+		ID: "7", Type: "reduce_concurrent_downloads", Reason: "downloads have become 24 % slower", Setting: "downloads.max_concurrent_downloads", From: "4", To: "3",
+		Status: "undone_by_user", Why: "somebody has taken it back", Metric: "downloads.average_speed_mbps", Before: new(540.0), After: new(610.0), Better: new(13.0),
+		Begun: exampleTime(), Since: exampleTime().Add(2 * time.Hour),
+	}
+}
+
+func exampleOptimizations() client.Optimizations {
+	kept := exampleOptimization()
+	kept.Status, kept.Why, kept.Undo = "kept", "downloads.average_speed_mbps is better by 13 %, both times", new("ema optimizations undo 7")
+	return client.Optimizations{
+		AutoApply: true, CheckedAt: new(exampleTime()), Optimizations: []client.Optimization{kept}, Recommendations: []client.PerformanceRecommendation{},
 	}
 }
 

@@ -67,6 +67,8 @@ const (
 	opBenchmarks           = "list-benchmarks"
 	opBenchmarkOf          = "get-benchmark"
 	opBenchmarkCancel      = "cancel-benchmark"
+	opOptimizations        = "list-optimizations"
+	opOptimizationUndo     = "undo-optimization"
 	opAudit                = "list-audit"
 	opReload               = "reload-config"
 	opRun                  = "run-command"
@@ -145,6 +147,8 @@ func roles() map[string]trust.Role {
 		opBenchmarks:          trust.Admin,
 		opBenchmarkOf:         trust.Admin,
 		opBenchmarkCancel:     trust.Admin,
+		opOptimizations:       trust.Admin,
+		opOptimizationUndo:    trust.Admin,
 		opAudit:               trust.Admin,
 		opReload:              trust.Admin,
 		opRun:                 trust.Admin,

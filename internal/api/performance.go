@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -30,6 +31,18 @@ type observer interface {
 	Past(ctx context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error)
 }
 
+// optimizer changes settings by itself, and knows what it has changed.
+type optimizer interface {
+	// Optimizations are those that it has made, and recommends. It fails with class Busy while the database is away.
+	Optimizations(ctx context.Context) (client.Optimizations, error)
+	// Undo takes one back. It fails with class NotFound where there is none with that id, and with ErrHoldsNoMore where it is not to be
+	// taken back any more.
+	Undo(ctx context.Context, id string) (client.Optimization, error)
+}
+
+// ErrHoldsNoMore says that a change cannot be taken back.
+var ErrHoldsNoMore = errors.New("it cannot be taken back")
+
 // offerPerformance has what can be asked about how well everything runs.
 func (s *Server) offerPerformance(rt *router) {
 	if s.Observer == nil {
@@ -54,7 +67,7 @@ func (s *Server) offerPerformance(rt *router) {
 	register(rt, operation{
 		id: opPerformanceTrends, method: http.MethodGet, path: Base + "/admin/performance/trends", tag: tagAdmin, summary: "See where the figures are going",
 		text: "Over the last `monitoring.window` means of `monitoring.interval_seconds` each. A trend is one where the order of the samples is no " +
-			"chance (Mann's test, 5 %). What is recommended is not done by itself.",
+			"chance (Mann's test, 5 %). What is recommended is done by itself only with `monitoring.auto_apply`; `held_back` says why not.",
 		fails: []int{http.StatusServiceUnavailable}, says: exampleTrends(),
 	}, func(ctx context.Context, _ *struct{}) (*client.PerformanceCourse, error) {
 		c, err := s.Observer.Trends(ctx)
@@ -137,6 +150,44 @@ func (r *analysisRequest) Resolve(huma.Context) []error {
 	}
 	r.id = id
 	return nil
+}
+
+// offerOptimizations has what can be asked about settings that change by themselves.
+func (s *Server) offerOptimizations(rt *router) {
+	if s.Optimizer == nil {
+		return
+	}
+	register(rt, operation{
+		id: opOptimizations, method: http.MethodGet, path: Base + "/admin/performance/optimizations", tag: tagAdmin, summary: "See which settings were changed to go faster",
+		text: "With `monitoring.auto_apply` the daemon changes a setting that may help, one at a time, and measures: what helps is put back for a while, to " +
+			"see whether it is missed, and kept if it helps again. What does not help is undone.",
+		fails: []int{http.StatusServiceUnavailable}, says: exampleOptimizations(),
+	}, func(ctx context.Context, _ *struct{}) (*client.Optimizations, error) {
+		o, err := s.Optimizer.Optimizations(ctx)
+		return &o, err
+	})
+	register(rt, operation{
+		id: opOptimizationUndo, method: http.MethodPost, path: Base + "/admin/performance/optimizations/{optimization_id}/undo", tag: tagAdmin, summary: "Take back a change",
+		text:  "The setting becomes what it was before, and the change is not tried again for 90 days. It is refused when somebody has changed the setting since.",
+		fails: []int{http.StatusNotFound, http.StatusConflict, http.StatusServiceUnavailable}, says: client.OptimizationUndone{
+			Success: true, Message: "downloads.max_concurrent_downloads is 4 again", Optimization: exampleOptimization(),
+		},
+	}, func(ctx context.Context, r *undoRequest) (*client.OptimizationUndone, error) {
+		aim(ctx, r.ID)
+		o, err := s.Optimizer.Undo(ctx, r.ID)
+		if errors.Is(err, ErrHoldsNoMore) {
+			err = &Error{Code: WrongState, Message: err.Error(), Class: model.Usage, Status: http.StatusConflict}
+		}
+		if err != nil {
+			return nil, err
+		}
+		aim(ctx, o.ID+" "+o.Setting)
+		return &client.OptimizationUndone{Success: true, Message: o.Setting + " is " + o.From + " again", Optimization: o}, nil
+	})
+}
+
+type undoRequest struct {
+	ID string `path:"optimization_id" maxLength:"20" doc:"As the list has it." example:"7"`
 }
 
 // performanceRequest asks for one figure over time.

@@ -119,6 +119,20 @@ type updateMessage struct {
 	MB       float64 `json:"download_mb"` // to be fetched, at most
 }
 
+// An optimizationMessage says that a setting was changed by itself, or back, or that this is decided.
+type optimizationMessage struct {
+	head
+	ID     string  `json:"optimization_id"`
+	Rule   string  `json:"optimization_type"`
+	Key    string  `json:"setting"`
+	From   string  `json:"from"`
+	To     string  `json:"to"`
+	Status string  `json:"status"`
+	Reason string  `json:"reason"`
+	Figure string  `json:"metric"`
+	Better float64 `json:"improvement_percent"` // 0 while it is unknown
+}
+
 // An awaitedMessage says that a model is available, to one who waited for it.
 type awaitedMessage struct {
 	head
@@ -194,6 +208,9 @@ func encode(e event.Event) (*message, error) {
 	case event.Awaited:
 		h.Type = modelAvailable
 		body = awaitedMessage{h, d.ID}
+	case event.Optimization:
+		h.Type = optimization
+		body = optimizationMessage{h, d.ID, d.Rule, d.Key, d.From, d.To, d.Status, d.Reason, d.Figure, 100 * finite(d.Better)}
 	case event.Update:
 		h.Type = updateAvailable
 		body = updateMessage{h, d.Revision, d.Current, d.Latest, float64(d.Download) / float64(model.MiB)}
