@@ -387,7 +387,8 @@ func (t *Trials) begin(now time.Time, f Signs, p Proposal) Act {
 	t.Last++
 	e := Experiment{ID: strconv.Itoa(t.Last), Proposal: p, Figure: r.figure, Before: f.Knobs[p.Key].Stored, Stage: Measuring, Why: p.Reason, Began: now, Since: now}
 	c := courseFor(r, f, t.unsettled(f), t.LimitSince)
-	e.Base = only(c.samples, r)
+	// The last of them: when it has become worse, the first are of a time that is over.
+	e.Base = only(c.samples[max(0, len(c.samples)-needed):], r)
 	t.Experiments = append(t.Experiments, e)
 	if over := len(t.Experiments) - mostKept; over > 0 {
 		t.Experiments = slices.DeleteFunc(t.Experiments, func(old Experiment) bool {
