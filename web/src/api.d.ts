@@ -194,6 +194,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/performance/optimizations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See which settings were changed to go faster
+         * @description With `monitoring.auto_apply` the daemon changes a setting that may help, one at a time, and measures: what helps is put back for a while, to see whether it is missed, and kept if it helps again. What does not help is undone.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["list-optimizations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/performance/optimizations/{optimization_id}/undo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take back a change
+         * @description The setting becomes what it was before, and the change is not tried again for 90 days. It is refused when somebody has changed the setting since.
+         *
+         *     Needs the role `admin`.
+         */
+        post: operations["undo-optimization"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/performance/trends": {
         parameters: {
             query?: never;
@@ -203,7 +247,7 @@ export interface paths {
         };
         /**
          * See where the figures are going
-         * @description Over the last `monitoring.window` means of `monitoring.interval_seconds` each. A trend is one where the order of the samples is no chance (Mann's test, 5 %). What is recommended is not done by itself.
+         * @description Over the last `monitoring.window` means of `monitoring.interval_seconds` each. A trend is one where the order of the samples is no chance (Mann's test, 5 %). What is recommended is done by itself only with `monitoring.auto_apply`; `held_back` says why not.
          *
          *     Needs the role `admin`.
          */
@@ -2184,6 +2228,53 @@ export interface components {
             /** Format: int64 */
             total_bytes: number;
         };
+        /** @description An Optimization is a change of a setting that is measured, and kept only if it helps. */
+        Optimization: {
+            /** Format: double */
+            after: number | null;
+            /** Format: date-time */
+            applied_at: string;
+            /** Format: double */
+            before: number | null;
+            from: string;
+            /** Format: double */
+            improvement_percent: number | null;
+            /** @description Metric is the figure by which it is judged, Before and After its medians without and with the change, and Better by how many percent that is better; null while nothing is measured. */
+            metric: string;
+            optimization_id: string;
+            /** @description For which it was tried. */
+            reason: string;
+            setting: string;
+            /** @description Status is measuring, checking (it is put back for a while, to see whether it is missed), confirming, kept, undone, undone_by_user, or superseded when somebody has set the key. */
+            status: string;
+            status_reason: string;
+            /** Format: date-time */
+            status_since: string;
+            to: string;
+            /** @description Such as reduce_concurrent_downloads. */
+            type: string;
+            /** @description The command that takes it back; null when nothing of it holds. */
+            undo: string | null;
+        };
+        OptimizationUndone: {
+            message: string;
+            optimization: components["schemas"]["Optimization"];
+            success: boolean;
+        };
+        /** @description Optimizations are changes of settings that the daemon has made by itself, and such that may help. */
+        Optimizations: {
+            /** @description Settings are changed by themselves; else they are only recommended. */
+            auto_apply: boolean;
+            /**
+             * Format: date-time
+             * @description Null until the first time since the daemon was started.
+             */
+            checked_at: string | null;
+            /** @description Optimizations are those that were made, the newest first; never null. */
+            optimizations: components["schemas"]["Optimization"][];
+            /** @description Never null. */
+            recommendations: components["schemas"]["PerformanceRecommendation"][];
+        };
         /** @description A PartHealth is how one part is. */
         PartHealth: {
             /** @description Figures are what was looked at, by names that bear their units. */
@@ -2265,11 +2356,13 @@ export interface components {
              */
             timestamp: string;
         };
-        /** @description A PerformanceRecommendation is something that may help. Nothing is changed by itself. */
+        /** @description A PerformanceRecommendation is something that may help. */
         PerformanceRecommendation: {
             advised: string;
             command: string;
             current: string;
+            /** @description Why it is not done by itself; empty when it will be, by the next time that is looked at. */
+            held_back: string;
             /** @description In words. */
             reason: string;
             /** @description The key to change. */
@@ -3676,6 +3769,286 @@ export interface operations {
             };
         };
     };
+    "list-optimizations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "auto_apply": true,
+                     *       "checked_at": "2026-03-01T09:30:00Z",
+                     *       "optimizations": [
+                     *         {
+                     *           "optimization_id": "7",
+                     *           "type": "reduce_concurrent_downloads",
+                     *           "reason": "downloads have become 24 % slower",
+                     *           "setting": "downloads.max_concurrent_downloads",
+                     *           "from": "4",
+                     *           "to": "3",
+                     *           "status": "kept",
+                     *           "status_reason": "downloads.average_speed_mbps is better by 13 %, both times",
+                     *           "metric": "downloads.average_speed_mbps",
+                     *           "before": 540,
+                     *           "after": 610,
+                     *           "improvement_percent": 13,
+                     *           "applied_at": "2026-03-01T09:30:00Z",
+                     *           "status_since": "2026-03-01T11:30:00Z",
+                     *           "undo": "ema optimizations undo 7"
+                     *         }
+                     *       ],
+                     *       "recommendations": []
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Optimizations"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "undo-optimization": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description As the list has it. */
+                optimization_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "downloads.max_concurrent_downloads is 4 again",
+                     *       "optimization": {
+                     *         "optimization_id": "7",
+                     *         "type": "reduce_concurrent_downloads",
+                     *         "reason": "downloads have become 24 % slower",
+                     *         "setting": "downloads.max_concurrent_downloads",
+                     *         "from": "4",
+                     *         "to": "3",
+                     *         "status": "undone_by_user",
+                     *         "status_reason": "somebody has taken it back",
+                     *         "metric": "downloads.average_speed_mbps",
+                     *         "before": 540,
+                     *         "after": 610,
+                     *         "improvement_percent": 13,
+                     *         "applied_at": "2026-03-01T09:30:00Z",
+                     *         "status_since": "2026-03-01T11:30:00Z",
+                     *         "undo": null
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OptimizationUndone"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description What is under way does not allow this. Of a download and of a move `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            409: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
     "get-performance-trends": {
         parameters: {
             query?: never;
@@ -3715,7 +4088,8 @@ export interface operations {
                      *           "setting": "downloads.max_concurrent_downloads",
                      *           "current": "3",
                      *           "advised": "2",
-                     *           "command": "ema config set downloads.max_concurrent_downloads 2"
+                     *           "command": "ema config set downloads.max_concurrent_downloads 2",
+                     *           "held_back": "monitoring.auto_apply is off"
                      *         }
                      *       ]
                      *     }
