@@ -119,7 +119,7 @@ func (n *node) step(t fataler, lost int) {
 	n.measure()
 	next, acts := Decide(n.now, n.trials, n.signs())
 	n.trials = next
-	if len(acts) > 0 || lost > 0 {
+	if lost > 0 {
 		n.store(t, next)
 	}
 	n.do(t, acts, lost)
@@ -134,7 +134,7 @@ func (n *node) do(t fataler, acts []Act, lost int) {
 		if lost == 2 {
 			return
 		}
-		n.store(t, n.trials.Done(a.Experiment, n.now))
+		n.trials = n.trials.Done(a.Experiment, n.now)
 	}
 }
 
@@ -432,6 +432,31 @@ func TestAPersonCountsMore(t *testing.T) {
 	})
 }
 
+// The world turns round: what was kept stays for a week all the same, what is kept then for two.
+func TestWhatWasKeptIsNotTurnedSoon(t *testing.T) {
+	n := newNode(8)
+	n.shape, n.outside = thrashing, sinking(n.now)
+	for _, key := range KnobKeys() {
+		if key != keyDownloads {
+			n.said[key] = "ema.yaml:1"
+		}
+	}
+	down := n.becomes(t, Kept)
+	n.cpu, n.noise, n.outside = 0.1, 0.02, func(time.Time) float64 { return 1 }
+	n.shape = func(downloads, _, _ float64) float64 { return 30 * downloads }
+	begun := func() bool { return n.last().Rule == "more_concurrent_downloads" }
+	for n.now.Sub(down.Since) < 7*24*time.Hour {
+		if n.step(t, 0); begun() && n.now.Sub(down.Since) < 7*24*time.Hour {
+			t.Fatalf("turned after %v", n.now.Sub(down.Since))
+		}
+	}
+	n.until(t, "turned", begun)
+	up := n.becomes(t, Kept)
+	if k := n.trials.Keys[keyDownloads]; k.Turns != 1 || !k.Up || k.Until.Sub(up.Since) < 14*24*time.Hour {
+		t.Errorf("%+v, kept %v", k, up.Since)
+	}
+}
+
 func TestAFailureIsTriedAgainLaterAndLater(t *testing.T) {
 	n := newNode(7)
 	n.cpu = 0.1
@@ -455,7 +480,6 @@ func TestAFailureIsTriedAgainLaterAndLater(t *testing.T) {
 
 // Whatever the machine is like, and wherever it is interrupted: it changes few things, becomes quiet, and is no slower in the end.
 func TestTheMonitorNeverOscillates(t *testing.T) {
-	const weeks, ticks = 2, 7 * 288
 	rapid.Check(t, func(t *rapid.T) {
 		n := newNode(rapid.Uint64().Draw(t, "seed"))
 		n.cpu = 0.1
@@ -500,7 +524,7 @@ func TestTheMonitorNeverOscillates(t *testing.T) {
 		}
 		lossy := rapid.Bool().Draw(t, "interrupted")
 		was := n.speed()
-		for range weeks * ticks {
+		for range weeks * 7 * 288 {
 			lost := 0
 			if lossy && n.rng.IntN(20) == 0 {
 				lost = 1 + n.rng.IntN(2)
