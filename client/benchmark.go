@@ -170,6 +170,7 @@ type BenchmarkComparison struct {
 	Timestamp   float64               `json:"timestamp"` // of the baseline
 	Threshold   float64               `json:"threshold"` // 0.2 is 20 %
 	Compared    int                   `json:"compared"`  // metrics that both have
+	Before      map[string]float64    `json:"before"`    // their medians in the baseline
 	Regressions []BenchmarkRegression `json:"regressions"`
 	NotJudged   map[string]string     `json:"not_judged"` // metrics that are too noisy for it, and why
 	Warnings    []string              `json:"warnings"`   // such as that the baseline is of another machine

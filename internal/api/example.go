@@ -295,7 +295,8 @@ func exampleBenchmark() client.Benchmark {
 		Metrics: map[string]client.BenchmarkMetric{"storage.hot.write_direct": rate}, Noisy: map[string]string{},
 		Unknown: map[string]string{"storage.hot.read_direct": "this file system cannot read and write past the page cache"},
 		Comparison: &client.BenchmarkComparison{
-			Baseline: "/var/lib/ema/baseline.json", Timestamp: float64(exampleTime().Add(-24 * time.Hour).Unix()), Threshold: 0.2, Compared: 21,
+			Baseline: "/var/lib/ema/baseline.json", Timestamp: float64(exampleTime().Add(-24 * time.Hour).Unix()), Threshold: 0.2, Compared: 1,
+			Before:      map[string]float64{"storage.hot.write_direct": 1990},
 			Regressions: []client.BenchmarkRegression{{Metric: "storage.hot.write_direct", Unit: "MB/s", Better: "higher", Baseline: 1990, Now: 1480.5, Worse: 0.256, Noise: 36.3}},
 			NotJudged:   map[string]string{}, Warnings: []string{},
 		},

@@ -78,11 +78,13 @@ type Results struct {
 
 // A Comparison is what a baseline says about an assessment.
 type Comparison struct {
-	Baseline    string       `json:"baseline"`  // its file
-	Timestamp   float64      `json:"timestamp"` // of the baseline
-	Threshold   float64      `json:"threshold"` // 0.2 is 20 %
-	Compared    int          `json:"compared"`  // metrics that both have
-	Regressions []Regression `json:"regressions"`
+	Baseline  string  `json:"baseline"`  // its file
+	Timestamp float64 `json:"timestamp"` // of the baseline
+	Threshold float64 `json:"threshold"` // 0.2 is 20 %
+	Compared  int     `json:"compared"`  // metrics that both have
+	// Before are their medians in the baseline.
+	Before      map[string]float64 `json:"before"`
+	Regressions []Regression       `json:"regressions"`
 	// NotJudged are metrics that are so noisy that Threshold is within the noise, and why.
 	NotJudged map[string]string `json:"not_judged"`
 	Warnings  []string          `json:"warnings"` // such as that the baseline is of another machine; never null

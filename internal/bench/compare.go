@@ -56,11 +56,12 @@ func Compare(baseline, now map[string]Metric, threshold float64) (found []Regres
 
 // CompareWith compares an assessment with an earlier one, of which from is the name.
 func CompareWith(from string, before, now Assessment) *Comparison {
-	c := &Comparison{Baseline: from, Timestamp: before.Timestamp, Threshold: Threshold, Warnings: []string{}}
+	c := &Comparison{Baseline: from, Timestamp: before.Timestamp, Threshold: Threshold, Warnings: []string{}, Before: map[string]float64{}}
 	c.Regressions, c.NotJudged = Compare(before.Metrics, now.Metrics, Threshold)
 	for name := range now.Metrics {
-		if _, known := before.Metrics[name]; known {
+		if was, known := before.Metrics[name]; known {
 			c.Compared++
+			c.Before[name] = was.Median
 		}
 	}
 	if differ := now.Machine.Unlike(before.Machine); len(differ) > 0 {
