@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 # The race detector needs a C compiler; where there is none, the tests run without it.
 RACE    := $(shell command -v $${CC:-cc} >/dev/null 2>&1 && echo -race)
 
-.PHONY: build assets types web-modules demo test fuzz lint vulnerabilities bench clean
+.PHONY: build assets types web-modules demo test causes fuzz lint vulnerabilities bench clean
 
 build: assets ## bin/ema and bin/demohub
 	go build -ldflags "-X main.version=$(VERSION)" -o bin/ ./cmd/ema ./cmd/demohub
@@ -34,6 +34,10 @@ demo: build ## a sample hub, a pull that is interrupted, the pull that goes on
 
 test: assets web-modules ## every test there is
 	go test $(RACE) -timeout 25m ./...
+	$(MAKE) --no-print-directory causes
+
+causes: assets ## what is slowed on purpose is named as the cause; it needs a machine that does nothing else
+	EMA_TEST_CAUSES=1 go test -count=1 -timeout 10m ./cmd/ema -run NamedFirst
 
 FUZZTIME ?= 30s
 fuzz: assets ## every fuzz target for FUZZTIME, one after the other

@@ -318,6 +318,16 @@ func (c *Client) CleanupAdvice(ctx context.Context, mostGB float64) (a CleanupAd
 	return a, c.call(ctx, http.MethodGet, "/models/analytics/cleanup?storage_threshold_gb="+strconv.FormatFloat(mostGB, 'f', -1, 64), nil, &a)
 }
 
+// Optimizations are the settings that the daemon has changed by itself, and what it recommends.
+func (c *Client) Optimizations(ctx context.Context) (o Optimizations, err error) {
+	return o, c.call(ctx, http.MethodGet, "/admin/performance/optimizations", nil, &o)
+}
+
+// UndoOptimization takes one back: the setting is as it was before. One that somebody has changed since stays.
+func (c *Client) UndoOptimization(ctx context.Context, id string) (o OptimizationUndone, err error) {
+	return o, c.call(ctx, http.MethodPost, "/admin/performance/optimizations/"+url.PathEscape(id)+"/undo", nil, &o)
+}
+
 // Performance is whether models became faster or slower.
 func (c *Client) Performance(ctx context.Context) (p PerformanceTrends, err error) {
 	return p, c.call(ctx, http.MethodGet, "/models/analytics/performance", nil, &p)
@@ -418,6 +428,21 @@ func (c *Client) Analysis(ctx context.Context, model string) (a PerformanceAnaly
 		path += "?model_id=" + url.QueryEscape(model)
 	}
 	return a, c.call(ctx, http.MethodGet, path, nil, &a)
+}
+
+// Baseline asks how the figures were when a baseline was taken.
+func (c *Client) Baseline(ctx context.Context) (b PerformanceBaseline, err error) {
+	return b, c.call(ctx, http.MethodGet, "/admin/performance/baseline", nil, &b)
+}
+
+// SetBaseline takes how the figures were over the last hours for the baseline.
+func (c *Client) SetBaseline(ctx context.Context, hours float64) (b PerformanceBaseline, err error) {
+	return b, c.call(ctx, http.MethodPost, "/admin/performance/baseline", map[string]float64{"hours": hours}, &b)
+}
+
+// Regressions asks what is worse than it was.
+func (c *Client) Regressions(ctx context.Context) (r PerformanceRegressions, err error) {
+	return r, c.call(ctx, http.MethodGet, "/admin/performance/regressions", nil, &r)
 }
 
 // Audit asks for a page of who has changed what; the first page is 1, and it has at most limit <= 100.

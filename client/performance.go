@@ -120,7 +120,7 @@ type FigureTrend struct {
 	LastAt  time.Time `json:"last_sample"` // when the last one begins
 }
 
-// A PerformanceRecommendation is something that may help. Nothing is changed by itself.
+// A PerformanceRecommendation is something that may help.
 type PerformanceRecommendation struct {
 	Type    string `json:"type"`    // such as reduce_concurrent_downloads
 	Reason  string `json:"reason"`  // in words
@@ -128,4 +128,44 @@ type PerformanceRecommendation struct {
 	Current string `json:"current"`
 	Advised string `json:"advised"`
 	Command string `json:"command"`
+	Held    string `json:"held_back"` // why it is not done by itself; empty when it will be, by the next time that is looked at
+}
+
+// Optimizations are changes of settings that the daemon has made by itself, and such that may help.
+type Optimizations struct {
+	AutoApply bool       `json:"auto_apply"` // settings are changed by themselves; else they are only recommended
+	CheckedAt *time.Time `json:"checked_at"` // null until the first time since the daemon was started
+	// Optimizations are those that were made, the newest first; never null.
+	Optimizations   []Optimization              `json:"optimizations"`
+	Recommendations []PerformanceRecommendation `json:"recommendations"` // never null
+}
+
+// An Optimization is a change of a setting that is measured, and kept only if it helps.
+type Optimization struct {
+	ID      string `json:"optimization_id"`
+	Type    string `json:"type"`   // such as reduce_concurrent_downloads
+	Reason  string `json:"reason"` // for which it was tried
+	Setting string `json:"setting"`
+	From    string `json:"from"`
+	To      string `json:"to"`
+	// Status is measuring, checking (it is put back for a while, to see whether it is missed), confirming, kept, undone,
+	// undone_by_user, or superseded when somebody has set the key.
+	Status string `json:"status"`
+	Why    string `json:"status_reason"`
+	// Metric is the figure by which it is judged, Before and After its medians without and with the change, and Better by how many
+	// percent that is better; null while nothing is measured.
+	Metric string    `json:"metric"`
+	Before *float64  `json:"before"`
+	After  *float64  `json:"after"`
+	Better *float64  `json:"improvement_percent"`
+	Begun  time.Time `json:"applied_at"`
+	Since  time.Time `json:"status_since"`
+	Undo   *string   `json:"undo"` // the command that takes it back; null when nothing of it holds
+}
+
+// OptimizationUndone is the answer to taking one back.
+type OptimizationUndone struct {
+	Success      bool         `json:"success"`
+	Message      string       `json:"message"`
+	Optimization Optimization `json:"optimization"`
 }

@@ -248,8 +248,8 @@ func writeReport(name string, found bench.Assessment) (err error) {
 	return writeWhole(name, raw.Bytes())
 }
 
-// writeWhole writes a file that is whole or not there.
-func writeWhole(name string, raw []byte) (err error) {
+// writeWhole writes a file that is whole, and durable, before it takes its name.
+func writeWhole(name string, content []byte) (err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
@@ -262,7 +262,7 @@ func writeWhole(name string, raw []byte) (err error) {
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	_, err = f.Write(raw)
+	_, err = f.Write(content)
 	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err
 	}

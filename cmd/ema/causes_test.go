@@ -296,7 +296,17 @@ func (c cause) holds(t *testing.T) {
 	t.Logf("%.0f %% %s", 100*a.Bottlenecks[0].Share, a.Bottlenecks[0].Verdict)
 }
 
+// unshared skips a test that says nothing where other tests have the processors: then these are what is waited for, and that is what it
+// would be told. "make causes" runs them by themselves, as a part of "make test".
+func unshared(t *testing.T) {
+	t.Helper()
+	if os.Getenv("EMA_TEST_CAUSES") == "" {
+		t.Skip("it needs a machine of its own: make causes")
+	}
+}
+
 func TestWhatIsSlowedOnPurposeIsNamedFirst(t *testing.T) {
+	unshared(t)
 	for name, c := range causes() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -307,6 +317,7 @@ func TestWhatIsSlowedOnPurposeIsNamedFirst(t *testing.T) {
 
 // Programs that have all processors are told from a server that is slow, and from work of our own.
 func TestProcessorsThatOthersHaveAreNamedFirst(t *testing.T) {
+	unshared(t)
 	for range 3 * runtime.NumCPU() {
 		hog := exec.CommandContext(t.Context(), "/bin/sh", "-c", "while :; do :; done")
 		if err := hog.Start(); err != nil {
@@ -319,15 +330,18 @@ func TestProcessorsThatOthersHaveAreNamedFirst(t *testing.T) {
 
 // Without the instructions for it, the hash is what a fast origin waits for.
 func TestAHashThatIsTheSlowestStepIsNamedFirst(t *testing.T) {
+	unshared(t)
 	cause{quick: true, environ: []string{"GODEBUG=cpu.all=off"}, first: tune.OfCPU, where: "the hash is the slowest step"}.holds(t)
 }
 
 func TestMemoryThatIsTooSmallIsNamedFirst(t *testing.T) {
+	unshared(t)
 	cause{quick: true, environ: []string{"EMA_MEMORY_MANAGEMENT__HEAP_SIZE_GB=0.001"}, first: tune.OfMemory, where: "memory"}.holds(t)
 }
 
 // A window that is smaller than what a long way holds is found by what the kernel tells of the connections.
 func TestAWindowThatIsTooSmallIsNamedFirst(t *testing.T) {
+	unshared(t)
 	const inside = "EMA_TEST_INSIDE"
 	if os.Getenv(inside) == "" {
 		if _, err := os.Stat("/dev/net/tun"); err != nil || os.Getuid() != 0 {
@@ -373,6 +387,7 @@ func (f lazyFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func TestADiskThatIsSlowIsNamedFirst(t *testing.T) {
+	unshared(t)
 	hub := demohub.New(demohub.Repo("acme/large", demohub.File("weights.bin", 24*model.MiB)))
 	srv := httptest.NewServer(hub)
 	defer srv.Close()
@@ -406,6 +421,7 @@ func TestADiskThatIsSlowIsNamedFirst(t *testing.T) {
 
 // A request that hangs is found while it does.
 func TestAnAPIThatHangsIsNamedFirst(t *testing.T) {
+	unshared(t)
 	d, _ := quietDaemon(t)
 	d.limiter, d.host, d.gauge = throttle.New(), host.New("", 0), newGauge(d)
 	entered, leave := make(chan struct{}), make(chan struct{})

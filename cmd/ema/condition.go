@@ -178,7 +178,7 @@ func counted(n int) *int {
 func (d *daemon) server() *api.Server {
 	s := &api.Server{
 		Queue: d.queue, History: d.ledger, Events: d.bus, Figures: d.figures, Limit: d.limit, MaxRetries: d.maxRetries,
-		Models: d.models, Repair: d.repairs.begin, Remove: d.removeModel, Live: d.network.hub, Tiers: d.moves, Use: d.use, Clean: d.clean, Wellbeing: d.clinic, Analyst: &analyst{d: d}, Observer: d.gauge, Assessor: d.benchmarks, Updater: d.updates, StandIns: d.standIns,
+		Models: d.models, Repair: d.repairs.begin, Remove: d.removeModel, Live: d.network.hub, Tiers: d.moves, Use: d.use, Clean: d.clean, Wellbeing: d.clinic, Analyst: &analyst{d: d}, Observer: d.gauge, Optimizer: d.monitor, Assessor: d.benchmarks, Updater: d.updates, StandIns: d.standIns,
 		Reload: d.reload, Settings: board{d}, Execute: d.execute, Trail: d.ledger,
 		Health: d.prober(), Ready: d.usable, Resources: d.resources, Measure: d.metrics.Observe, Memory: d.host.Resident, Recorded: d.flight.write, Slow: d.flight.answered,
 		Version: d.version(), Log: d.log,

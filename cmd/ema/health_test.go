@@ -201,14 +201,14 @@ func TestAModelThatIsWrittenToIsMendedByItself(t *testing.T) {
 	c.ends(t)
 }
 
-// quietDaemon is a daemon of which nothing runs, with a model of two files.
-func quietDaemon(t *testing.T) (*daemon, model.ID) {
+// quietDaemon is a daemon of which nothing runs, with a model of two files. environ is what its environment has besides.
+func quietDaemon(t *testing.T, environ ...string) (*daemon, model.ID) {
 	t.Helper()
 	hub := demohub.New(demohub.Repo("acme/two", demohub.File("a.bin", 3*model.MiB), demohub.File("b.bin", 2*model.MiB+7)))
 	origin := httptest.NewServer(hub)
 	t.Cleanup(origin.Close)
 	home := t.TempDir()
-	a := &app{stdout: io.Discard, stderr: io.Discard, environ: []string{"HOME=" + home, "HF_ENDPOINT=" + origin.URL}}
+	a := &app{stdout: io.Discard, stderr: io.Discard, environ: append([]string{"HOME=" + home, "HF_ENDPOINT=" + origin.URL}, environ...)}
 	e, err := a.settings()
 	if err != nil {
 		t.Fatal(err)

@@ -166,6 +166,8 @@ func TestEveryActiveKeyArrivesSomewhere(t *testing.T) {
 		"updates.keep_previous_hours":               {{"7", "config", "Updates.KeepPreviousHours", config.Hours(7)}},
 		"monitoring.interval_seconds":               {{"7", "config", "Monitoring.IntervalSeconds", config.Seconds(7)}},
 		"monitoring.window":                         {{"7", "config", "Monitoring.Window", 7}},
+		"monitoring.regression_threshold":           {{"0.5", "config", "Monitoring.RegressionThreshold", 0.5}},
+		"monitoring.auto_apply":                     {{"true", "config", "Monitoring.AutoApply", true}},
 		"monitoring.alert_webhook":                  {{"http://hooks.example/a", "config", "Monitoring.AlertWebhook", "http://hooks.example/a"}},
 		"monitoring.flight_recorder":                {{"true", "config", "Monitoring.FlightRecorder", true}},
 		"cleanup.keep_recent_days":                  {{"3", "wish", "KeepRecent", 3 * 24 * time.Hour}},

@@ -20,8 +20,9 @@ func (d *daemon) measure(ctx context.Context) *metrics.Metrics {
 	return metrics.New(metrics.Settings{
 		Version: built.Version, Commit: built.Commit,
 		Active: d.queue.List, Since: d.bus.Seq(), Limit: d.limiter.Rate,
-		Storage: func() (used, free model.Bytes, err error) { return d.stock(ctx) },
-		Health:  d.clinic.count,
+		Storage:     func() (used, free model.Bytes, err error) { return d.stock(ctx) },
+		Health:      d.clinic.count,
+		Regressions: func() int { return d.gauge.watchman.open() },
 		History: func() metrics.History {
 			s := d.history.State()
 			return metrics.History{Waiting: s.Waiting, Written: s.Written, Dropped: s.Dropped, Away: s.Away != nil}

@@ -38,6 +38,7 @@ type gauge struct {
 	stocked time.Time
 
 	hashSpeed func() float64
+	watchman  *watchman
 }
 
 // A glance is what was counted at one moment.
@@ -51,7 +52,9 @@ type glance struct {
 }
 
 func newGauge(d *daemon) *gauge {
-	return &gauge{d: d, begun: time.Now(), hashSpeed: hashSpeed()}
+	g := &gauge{d: d, begun: time.Now(), hashSpeed: hashSpeed()}
+	g.watchman = newWatchman(g)
+	return g
 }
 
 // run keeps figures until ctx ends.

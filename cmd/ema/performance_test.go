@@ -15,6 +15,7 @@ import (
 	"ema/internal/host"
 	"ema/internal/ledger"
 	"ema/internal/model"
+	"ema/internal/throttle"
 )
 
 func TestFiguresAreThoseOfWhatHappened(t *testing.T) {
@@ -125,6 +126,11 @@ func TestWhereFiguresAreGoing(t *testing.T) {
 	d.cache = d.newCache(d.settingsNow())
 	d.network, d.gauge = &network{hub: live.New(d.bus, live.Settings{})}, newGauge(d)
 	d.settings.API.ResponseCaching = false
+	d.limiter, d.monitor = throttle.New(), &monitor{d: d}
+	facts, err := d.app.machine()
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	over := make(chan error, 1)
 	go func() { over <- d.history.Run(ctx) }()
@@ -138,6 +144,7 @@ func TestWhereFiguresAreGoing(t *testing.T) {
 		at := now.Truncate(5 * time.Minute).Add(time.Second - time.Duration(9-i)*5*time.Minute)
 		for name, value := range map[string]float64{
 			"downloads.average_speed_mbps": 600 - 20*float64(i), "api.average_response_time_ms": 1 + 0.2*float64(i), "storage.access_latency_ms": float64(1 + i%2), "api.requests_per_second": float64(i + 1),
+			"downloads.active_count": float64(d.settings.Downloads.AtOnce(facts)),
 		} {
 			samples = append(samples, model.Sample{Series: name, At: at, Value: value}, model.Sample{Series: name, At: at.Add(10 * time.Second), Value: value})
 		}
@@ -159,7 +166,7 @@ func TestWhereFiguresAreGoing(t *testing.T) {
 	if _, known := got.Trends["system.gpu_memory_mb"]; known {
 		t.Error("a figure without samples has a trend")
 	}
-	if r := got.Recommendations; len(r) != 2 || r[0].Type != "reduce_concurrent_downloads" || r[1].Type != "enable_response_caching" || r[1].Command != "ema config set api.response_caching true" {
+	if r := got.Recommendations; len(r) != 2 || r[0].Type != "reduce_concurrent_downloads" || r[1].Type != "enable_response_caching" || r[1].Command != "ema config set api.response_caching true" || r[1].Held != "monitoring.auto_apply is off" {
 		t.Errorf("recommended: %+v", r)
 	}
 	d.settings.API.ResponseCaching, d.settings.Downloads.MaxConcurrentDownloads = true, 1

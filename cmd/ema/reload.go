@@ -68,6 +68,7 @@ func (d *daemon) apply(next *config.Effective) (client.Reloaded, error) {
 	d.mu.Unlock()
 
 	d.moves.reconsider()
+	d.monitor.reconsider()
 	d.cache.Configure(cacheSettings(next.Config))
 	d.pools.configure(next.CPUOptimization)
 	d.keepMemory(memory)
@@ -174,6 +175,10 @@ func windowOf(name string, w config.Window) (throttle.Window, error) {
 func (d *daemon) limitChanged(perSecond model.Bytes, why string) {
 	d.mu.Lock()
 	d.limited = why
+	if d.limitedTo != nil && *d.limitedTo != perSecond {
+		d.limitedSince = time.Now()
+	}
+	d.limitedTo = &perSecond
 	d.mu.Unlock()
 	d.bus.Tell(event.Event{Kind: event.KindLimit, Data: event.Limit{Rate: perSecond, Why: why}})
 	limit := "none"

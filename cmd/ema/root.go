@@ -55,10 +55,12 @@ func rootCommand(a *app) *cobra.Command {
 		dbCommand(a),
 		benchmarkCommand(a),
 		analyzeCommand(a),
+		regressionsCommand(a),
 		loadTestCommand(a),
 		tuneCommand(a),
 		profileCommand(a),
 		doctorCommand(a),
+		optimizationsCommand(a),
 		configCommand(a),
 		versionCommand(a),
 	)

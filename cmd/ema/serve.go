@@ -86,6 +86,7 @@ type daemon struct {
 	benchmarks *benchmarks
 	clinic     *clinic
 	gauge      *gauge
+	monitor    *monitor
 	webhooks   *webhook.Sender
 	habits     *habits
 	moves      *moves
@@ -101,12 +102,14 @@ type daemon struct {
 
 	reloading sync.Mutex // held while the settings change
 
-	mu       sync.Mutex // guards what follows
-	settings *config.Effective
-	limited  string // why the limit that holds does
-	running  map[string]*running
-	active   int      // of running, those that are not over
-	ended    []string // of running, those that are over, oldest first
+	mu           sync.Mutex // guards what follows
+	settings     *config.Effective
+	limited      string       // why the limit that holds does
+	limitedSince time.Time    // when another limit came; zero when none did since the start
+	limitedTo    *model.Bytes // the limit that was told last; nil before the first
+	running      map[string]*running
+	active       int      // of running, those that are not over
+	ended        []string // of running, those that are over, oldest first
 }
 
 // serve runs the daemon until ctx ends. It reads as the story of a start.
@@ -195,6 +198,9 @@ func (a *app) serve(ctx context.Context, insecure bool) (err error) {
 	if d.standIns, err = newStandIns(d); err != nil {
 		return errors.Join(err, socket.Close())
 	}
+	if d.monitor, err = newMonitor(d); err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	d.webhooks = webhook.New(nil, d.log)
 	if d.habits, err = d.recall(ctx, e.StorageTiers); err != nil {
 		return errors.Join(err, socket.Close())
@@ -262,6 +268,8 @@ func (d *daemon) work(ctx context.Context, socket, shown net.Listener) error {
 	}
 	g.Go(func() error { return d.models.Run(ctx) })
 	g.Go(func() error { return d.gauge.run(ctx) })
+	g.Go(func() error { return d.gauge.watchman.run(ctx) })
+	g.Go(func() error { return d.monitor.run(ctx) })
 	g.Go(func() error { return d.api.Run(ctx, socket) })
 	g.Go(func() error { return d.network.run(ctx, d.api) })
 	g.Go(func() error { return d.catchUp(ctx) })

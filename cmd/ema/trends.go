@@ -2,18 +2,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math"
-	"strconv"
 	"time"
 
 	"ema/client"
-	"ema/internal/config"
 	"ema/internal/tune"
 )
-
-// worthwhile is by how much a figure must have become worse before anything is recommended for it.
-const worthwhile = 0.1
 
 // Trends is where all figures are going; see the API.
 func (g *gauge) Trends(ctx context.Context) (client.PerformanceCourse, error) {
@@ -48,31 +42,13 @@ func (g *gauge) Trends(ctx context.Context) (client.PerformanceCourse, error) {
 		}
 		all.Trends[name] = one
 	}
-	facts, err := g.d.app.machine()
-	all.Recommendations = recommendations(all.Trends, c, c.Downloads.AtOnce(facts))
-	return all, err
-}
-
-// recommendations are what may help against what has become worse by more than a tenth: fewer downloads at once where these become slower,
-// and the cache of answers where the API does.
-func recommendations(trends map[string]client.FigureTrend, c config.Config, atOnce int) []client.PerformanceRecommendation {
-	all := []client.PerformanceRecommendation{}
-	worse := func(name string) (float64, bool) {
-		t := trends[name]
-		bad := t.Good != nil && !*t.Good && t.Change != nil && math.Abs(*t.Change) >= 100*worthwhile
-		if !bad {
-			return 0, false
-		}
-		return math.Abs(*t.Change), true
+	f, err := g.d.signs(ctx, to)
+	if err != nil {
+		return all, err
 	}
-	set := func(kind, key, from, to, reason string) {
-		all = append(all, client.PerformanceRecommendation{Type: kind, Reason: reason, Setting: key, Current: from, Advised: to, Command: "ema config set " + key + " " + to})
-	}
-	if by, bad := worse("downloads.average_speed_mbps"); bad && atOnce > 1 {
-		set("reduce_concurrent_downloads", "downloads.max_concurrent_downloads", strconv.Itoa(atOnce), strconv.Itoa(atOnce-1), fmt.Sprintf("downloads have become %.0f %% slower", by))
-	}
-	if by, bad := worse("api.average_response_time_ms"); bad && !c.API.ResponseCaching {
-		set("enable_response_caching", "api.response_caching", "false", "true", fmt.Sprintf("answers take %.0f %% longer", by))
-	}
-	return all
+	g.d.monitor.mu.Lock()
+	trials := g.d.monitor.trials
+	g.d.monitor.mu.Unlock()
+	all.Recommendations = recommendations(tune.Recommend(to, trials, f))
+	return all, nil
 }

@@ -19,14 +19,15 @@ import (
 // a(rray), o(bject) and ? for null too. NAME{…} is an object, NAME[…] an array of objects with these fields, and *{…} an
 // object of objects by id.
 const (
-	progressFields  = "model_id:s status:s progress_percent:n downloaded_mb:n total_mb:n speed_mbps:n eta_seconds:n? retry_count:n max_retries:n error_message:s can_pause:b can_resume:b can_cancel:b"
-	statusFields    = "model_id:s is_available:b is_loaded:b size_mb:n availability_status:s download_progress:n? missing_files:a integrity_score:n? last_health_check:s? performance_score:n? corruption_detected:b usage_frequency:n? last_used:s? average_generation_time:n? can_pause_download:b can_resume_download:b estimated_download_time:n? current_version:s? latest_version:s? update_available:b?"
-	problemFields   = "error{ code:s message:s details:o timestamp:s request_id:s }"
-	healthFields    = "status:s message:s checked_at:s issues:a"
-	wellFields      = "model_id:s overall_health:s health_score:n? integrity_score:n? performance_score:n? last_check:s? issues:a recommendations:a"
-	usageFields     = "models{ *{ model_id:s total_uses:n uses_per_day:n average_generation_time:n? success_rate:n? last_30_days_usage[ date:s uses:n avg_time:n? ] peak_usage_hours:a } } summary{ total_generations:n total_models_used:n average_success_rate:n? most_used_model:s? least_used_model:s? }"
-	benchmarkFields = "benchmark_id:s state:s suites:a suite:s step:s progress_percent:n elapsed_seconds:n started_at:s ended_at:s? estimated_completion:s?"
-	figureFields    = "downloads{ active_count:n? average_speed_mbps:n? success_rate:n? queue_length:n? } storage{ total_usage_gb:n? cache_hit_rate:n? io_throughput_mbps:n? } api{ requests_per_second:n? average_response_time_ms:n? error_rate:n? } system{ cpu_usage_percent:n? memory_usage_percent:n? network_usage_mbps:n? }"
+	progressFields     = "model_id:s status:s progress_percent:n downloaded_mb:n total_mb:n speed_mbps:n eta_seconds:n? retry_count:n max_retries:n error_message:s can_pause:b can_resume:b can_cancel:b"
+	statusFields       = "model_id:s is_available:b is_loaded:b size_mb:n availability_status:s download_progress:n? missing_files:a integrity_score:n? last_health_check:s? performance_score:n? corruption_detected:b usage_frequency:n? last_used:s? average_generation_time:n? can_pause_download:b can_resume_download:b estimated_download_time:n? current_version:s? latest_version:s? update_available:b?"
+	problemFields      = "error{ code:s message:s details:o timestamp:s request_id:s }"
+	healthFields       = "status:s message:s checked_at:s issues:a"
+	wellFields         = "model_id:s overall_health:s health_score:n? integrity_score:n? performance_score:n? last_check:s? issues:a recommendations:a"
+	usageFields        = "models{ *{ model_id:s total_uses:n uses_per_day:n average_generation_time:n? success_rate:n? last_30_days_usage[ date:s uses:n avg_time:n? ] peak_usage_hours:a } } summary{ total_generations:n total_models_used:n average_success_rate:n? most_used_model:s? least_used_model:s? }"
+	benchmarkFields    = "benchmark_id:s state:s suites:a suite:s step:s progress_percent:n elapsed_seconds:n started_at:s ended_at:s? estimated_completion:s?"
+	figureFields       = "downloads{ active_count:n? average_speed_mbps:n? success_rate:n? queue_length:n? } storage{ total_usage_gb:n? cache_hit_rate:n? io_throughput_mbps:n? } api{ requests_per_second:n? average_response_time_ms:n? error_rate:n? } system{ cpu_usage_percent:n? memory_usage_percent:n? network_usage_mbps:n? }"
+	optimizationFields = "optimization_id:s type:s reason:s setting:s from:s to:s status:s status_reason:s metric:s before:n? after:n? improvement_percent:n? applied_at:s status_since:s undo:s?"
 )
 
 func TestTheContractHolds(t *testing.T) {
@@ -120,10 +121,18 @@ func TestTheContractHolds(t *testing.T) {
 		{"DELETE /models/fallback/queue/{queue_id}", "/models/fallback/queue/none", "", 404, problemFields},
 		{"GET /admin/performance/current", "", "", 200, figureFields + " unknown:o"},
 		{"GET /admin/performance/dashboard", "", "", 200, figureFields},
-		{"GET /admin/performance/trends", "", "", 200, "interval_seconds:n window:n trends{ *{ trend:s good:b? change_percent:n? median:n last:n samples:n last_sample:s } } recommendations[ type:s reason:s setting:s current:s advised:s command:s ]"},
+		{"GET /admin/performance/trends", "", "", 200, "interval_seconds:n window:n trends{ *{ trend:s good:b? change_percent:n? median:n last:n samples:n last_sample:s } } recommendations[ type:s reason:s setting:s current:s advised:s command:s held_back:s ]"},
+		{"GET /admin/performance/optimizations", "", "", 200, "auto_apply:b checked_at:s? optimizations[ " + optimizationFields + " ] recommendations:a"},
+		{"POST /admin/performance/optimizations/{optimization_id}/undo", "/admin/performance/optimizations/7/undo", "", 200, "success:b message:s optimization:o"},
+		{"POST /admin/performance/optimizations/{optimization_id}/undo", "/admin/performance/optimizations/6/undo", "", 409, problemFields},
+		{"POST /admin/performance/optimizations/{optimization_id}/undo", "/admin/performance/optimizations/5/undo", "", 404, problemFields},
 		{"GET /admin/performance/analysis", "/admin/performance/analysis?model_id=acme/here", "", 200, "verdict:s bottlenecks[ component:s share:n at_ceiling:b verdict:s evidence:a setting:s current:s advised:s command:s ] components:o connection_seconds:o ceilings:a unknown:o"},
 		{"GET /admin/performance/analysis", "/admin/performance/analysis?model_id=acme/none", "", 404, problemFields},
 		{"GET /admin/performance/analysis", "/admin/performance/analysis?model_id=../x", "", 422, problemFields},
+		{"GET /admin/performance/baseline", "", "", 200, "timestamp:s hours:n figures{ *{ median:n mad:n samples:n } }"},
+		{"POST /admin/performance/baseline", "", `{"hours":2}`, 200, "timestamp:s hours:n figures:o"},
+		{"POST /admin/performance/baseline", "", `{"hours":-2}`, 422, problemFields},
+		{"GET /admin/performance/regressions", "", "", 200, "threshold:n checked:s? baseline_at:s? regressions[ metric:s against:s before:n now:n worse_percent:n noise:n ] incidents[ metric:s since:s until:s? before:n worst:n worse_percent:n message:s ] not_judged:o"},
 		{"GET /admin/performance/history", "/admin/performance/history?metric=system.cpu_usage_percent&step=60", "", 200, "metric:s from:s to:s step_seconds:n points:a"},
 		{"GET /admin/performance/history", "/admin/performance/history?metric=luck", "", 404, problemFields},
 		{"GET /admin/performance/history", "/admin/performance/history?metric=luck&from=yesterday", "", 422, problemFields},

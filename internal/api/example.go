@@ -170,7 +170,7 @@ func exampleTrends() client.PerformanceCourse {
 		},
 		Recommendations: []client.PerformanceRecommendation{{
 			Type: "reduce_concurrent_downloads", Reason: "downloads have become 24 % slower", Setting: "downloads.max_concurrent_downloads", Current: "3", Advised: "2",
-			Command: "ema config set downloads.max_concurrent_downloads 2",
+			Command: "ema config set downloads.max_concurrent_downloads 2", Held: "monitoring.auto_apply is off",
 		}},
 	}
 }
@@ -186,6 +186,37 @@ func exampleAnalysis() client.PerformanceAnalysis {
 		Components: map[string]string{"cpu": "busy 12 % of the time"}, Times: map[string]float64{"body": 2.1, "limiter": 30.2},
 		Ceilings: []client.Ceiling{{Component: "cpu", Name: "hash", Value: new(1380.0), Unit: "MB/s", Reached: new(0.004), Source: "SHA-256 by one processor, measured for this"}},
 		Unknown:  map[string]string{"ceilings.link": "no network driver tells the speed of its link"},
+	}
+}
+
+func exampleBaseline() client.PerformanceBaseline {
+	return client.PerformanceBaseline{At: exampleTime(), Hours: 24, Figures: map[string]client.BaselineFigure{"api.average_response_time_ms": {Median: 1.2, MAD: 0.1, Samples: 1440}}}
+}
+
+func exampleRegressions() client.PerformanceRegressions {
+	return client.PerformanceRegressions{
+		Threshold: 0.2, Checked: new(exampleTime()), BaselineAt: new(exampleTime()),
+		Regressions: []client.PerformanceRegression{{Metric: "api.average_response_time_ms", Against: "baseline", Before: 1.2, Now: 2.4, Worse: 100, Noise: 0.3}},
+		Incidents: []client.PerformanceIncident{{
+			Metric: "api.average_response_time_ms", Since: exampleTime(), Before: 1.2, Worst: 2.4, Worse: 100, Message: "api.average_response_time_ms is 100 % worse than before: 2.4, was 1.2",
+		}},
+		NotJudged: map[string]string{"storage.cache_hit_rate": "history: there are too few samples lately"},
+	}
+}
+
+func exampleOptimization() client.Optimization {
+	return client.Optimization{
+		ID: "7", Type: "reduce_concurrent_downloads", Reason: "downloads have become 24 % slower", Setting: "downloads.max_concurrent_downloads", From: "4", To: "3",
+		Status: "undone_by_user", Why: "somebody has taken it back", Metric: "downloads.average_speed_mbps", Before: new(540.0), After: new(610.0), Better: new(13.0),
+		Begun: exampleTime(), Since: exampleTime().Add(2 * time.Hour),
+	}
+}
+
+func exampleOptimizations() client.Optimizations {
+	kept := exampleOptimization()
+	kept.Status, kept.Why, kept.Undo = "kept", "downloads.average_speed_mbps is better by 13 %, both times", new("ema optimizations undo 7")
+	return client.Optimizations{
+		AutoApply: true, CheckedAt: new(exampleTime()), Optimizations: []client.Optimization{kept}, Recommendations: []client.PerformanceRecommendation{},
 	}
 }
 

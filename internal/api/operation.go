@@ -60,10 +60,15 @@ const (
 	opPerformancePast      = "get-performance-history"
 	opPerformanceTrends    = "get-performance-trends"
 	opPerformanceAnalysis  = "get-performance-analysis"
+	opBaseline             = "get-performance-baseline"
+	opSetBaseline          = "set-performance-baseline"
+	opRegressions          = "list-performance-regressions"
 	opBenchmark            = "start-benchmark"
 	opBenchmarks           = "list-benchmarks"
 	opBenchmarkOf          = "get-benchmark"
 	opBenchmarkCancel      = "cancel-benchmark"
+	opOptimizations        = "list-optimizations"
+	opOptimizationUndo     = "undo-optimization"
 	opAudit                = "list-audit"
 	opReload               = "reload-config"
 	opRun                  = "run-command"
@@ -135,10 +140,15 @@ func roles() map[string]trust.Role {
 		opPerformancePast:     trust.Admin,
 		opPerformanceTrends:   trust.Admin,
 		opPerformanceAnalysis: trust.Admin,
+		opBaseline:            trust.Admin,
+		opSetBaseline:         trust.Admin,
+		opRegressions:         trust.Admin,
 		opBenchmark:           trust.Admin,
 		opBenchmarks:          trust.Admin,
 		opBenchmarkOf:         trust.Admin,
 		opBenchmarkCancel:     trust.Admin,
+		opOptimizations:       trust.Admin,
+		opOptimizationUndo:    trust.Admin,
 		opAudit:               trust.Admin,
 		opReload:              trust.Admin,
 		opRun:                 trust.Admin,

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -20,10 +21,27 @@ type observer interface {
 	// Analysis is what everything waits for, or the download of one model, running or the last one. It fails with class NotFound where
 	// nothing is known of one.
 	Analysis(ctx context.Context, about model.ID) (client.PerformanceAnalysis, error)
+	// Baseline is the one that was taken last; it fails with class NotFound where none was. SetBaseline takes one.
+	Baseline(ctx context.Context) (client.PerformanceBaseline, error)
+	SetBaseline(ctx context.Context, hours float64) (client.PerformanceBaseline, error)
+	// Regressions are the figures that are worse than they were.
+	Regressions(ctx context.Context) (client.PerformanceRegressions, error)
 	// Trends is where all figures are going. It fails with class Busy while the database is away.
 	Trends(ctx context.Context) (client.PerformanceCourse, error)
 	Past(ctx context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error)
 }
+
+// optimizer changes settings by itself, and knows what it has changed.
+type optimizer interface {
+	// Optimizations are those that it has made, and recommends. It fails with class Busy while the database is away.
+	Optimizations(ctx context.Context) (client.Optimizations, error)
+	// Undo takes one back. It fails with class NotFound where there is none with that id, and with ErrHoldsNoMore where it is not to be
+	// taken back any more.
+	Undo(ctx context.Context, id string) (client.Optimization, error)
+}
+
+// ErrHoldsNoMore says that a change cannot be taken back.
+var ErrHoldsNoMore = errors.New("it cannot be taken back")
 
 // offerPerformance has what can be asked about how well everything runs.
 func (s *Server) offerPerformance(rt *router) {
@@ -49,7 +67,7 @@ func (s *Server) offerPerformance(rt *router) {
 	register(rt, operation{
 		id: opPerformanceTrends, method: http.MethodGet, path: Base + "/admin/performance/trends", tag: tagAdmin, summary: "See where the figures are going",
 		text: "Over the last `monitoring.window` means of `monitoring.interval_seconds` each. A trend is one where the order of the samples is no " +
-			"chance (Mann's test, 5 %). What is recommended is not done by itself.",
+			"chance (Mann's test, 5 %). What is recommended is done by itself only with `monitoring.auto_apply`; `held_back` says why not.",
 		fails: []int{http.StatusServiceUnavailable}, says: exampleTrends(),
 	}, func(ctx context.Context, _ *struct{}) (*client.PerformanceCourse, error) {
 		c, err := s.Observer.Trends(ctx)
@@ -66,6 +84,35 @@ func (s *Server) offerPerformance(rt *router) {
 		return &a, err
 	})
 	register(rt, operation{
+		id: opBaseline, method: http.MethodGet, path: Base + "/admin/performance/baseline", tag: tagAdmin, summary: "See the baseline of the figures",
+		fails: []int{http.StatusNotFound}, says: exampleBaseline(),
+	}, func(ctx context.Context, _ *struct{}) (*client.PerformanceBaseline, error) {
+		b, err := s.Observer.Baseline(ctx)
+		return &b, err
+	})
+	register(rt, operation{
+		id: opSetBaseline, method: http.MethodPost, path: Base + "/admin/performance/baseline", tag: tagAdmin, summary: "Take how the figures were lately for the baseline",
+		text:  "Later figures are compared with it; an earlier one is forgotten.",
+		fails: []int{http.StatusServiceUnavailable}, says: exampleBaseline(),
+	}, func(ctx context.Context, r *baselineRequest) (*client.PerformanceBaseline, error) {
+		hours := r.Body.Hours
+		if hours == 0 {
+			hours = 24
+		}
+		b, err := s.Observer.SetBaseline(ctx, hours)
+		return &b, err
+	})
+	register(rt, operation{
+		id: opRegressions, method: http.MethodGet, path: Base + "/admin/performance/regressions", tag: tagAdmin, summary: "See what is worse than it was",
+		text: "Every `monitoring.interval_seconds` the last `monitoring.window` means of each figure are compared with the baseline and with the two weeks " +
+			"before. One has regressed when it is worse by more than `monitoring.regression_threshold`, in its direction, and by more than its noise: " +
+			"three MAD of either side. Two checks in a row open an incident, which is told once, and two close it.",
+		says: exampleRegressions(),
+	}, func(ctx context.Context, _ *struct{}) (*client.PerformanceRegressions, error) {
+		r, err := s.Observer.Regressions(ctx)
+		return &r, err
+	})
+	register(rt, operation{
 		id: opPerformancePast, method: http.MethodGet, path: Base + "/admin/performance/history", tag: tagAdmin, summary: "See one figure over time",
 		text:  "Samples of every ten seconds are kept for a day, sums of minutes for two weeks, and sums of hours for as long as history is kept.",
 		fails: []int{http.StatusNotFound, http.StatusServiceUnavailable},
@@ -77,6 +124,13 @@ func (s *Server) offerPerformance(rt *router) {
 		h, err := s.Observer.Past(ctx, r.Metric, r.from, r.to, time.Duration(r.Step)*time.Second)
 		return &h, err
 	})
+}
+
+// baselineRequest takes a baseline.
+type baselineRequest struct {
+	Body struct {
+		Hours float64 `json:"hours,omitempty" minimum:"0" maximum:"8760" doc:"That it is over; 24 when it is not said."`
+	}
 }
 
 // analysisRequest asks what is waited for.
@@ -96,6 +150,44 @@ func (r *analysisRequest) Resolve(huma.Context) []error {
 	}
 	r.id = id
 	return nil
+}
+
+// offerOptimizations has what can be asked about settings that change by themselves.
+func (s *Server) offerOptimizations(rt *router) {
+	if s.Optimizer == nil {
+		return
+	}
+	register(rt, operation{
+		id: opOptimizations, method: http.MethodGet, path: Base + "/admin/performance/optimizations", tag: tagAdmin, summary: "See which settings were changed to go faster",
+		text: "With `monitoring.auto_apply` the daemon changes a setting that may help, one at a time, and measures: what helps is put back for a while, to " +
+			"see whether it is missed, and kept if it helps again. What does not help is undone.",
+		fails: []int{http.StatusServiceUnavailable}, says: exampleOptimizations(),
+	}, func(ctx context.Context, _ *struct{}) (*client.Optimizations, error) {
+		o, err := s.Optimizer.Optimizations(ctx)
+		return &o, err
+	})
+	register(rt, operation{
+		id: opOptimizationUndo, method: http.MethodPost, path: Base + "/admin/performance/optimizations/{optimization_id}/undo", tag: tagAdmin, summary: "Take back a change",
+		text:  "The setting becomes what it was before, and the change is not tried again for 90 days. It is refused when somebody has changed the setting since.",
+		fails: []int{http.StatusNotFound, http.StatusConflict, http.StatusServiceUnavailable}, says: client.OptimizationUndone{
+			Success: true, Message: "downloads.max_concurrent_downloads is 4 again", Optimization: exampleOptimization(),
+		},
+	}, func(ctx context.Context, r *undoRequest) (*client.OptimizationUndone, error) {
+		aim(ctx, r.ID)
+		o, err := s.Optimizer.Undo(ctx, r.ID)
+		if errors.Is(err, ErrHoldsNoMore) {
+			err = &Error{Code: WrongState, Message: err.Error(), Class: model.Usage, Status: http.StatusConflict}
+		}
+		if err != nil {
+			return nil, err
+		}
+		aim(ctx, o.ID+" "+o.Setting)
+		return &client.OptimizationUndone{Success: true, Message: o.Setting + " is " + o.From + " again", Optimization: o}, nil
+	})
+}
+
+type undoRequest struct {
+	ID string `path:"optimization_id" maxLength:"20" doc:"As the list has it." example:"7"`
 }
 
 // performanceRequest asks for one figure over time.

@@ -14,7 +14,7 @@ import (
 
 // requestOf is a path and a body with which an operation can be reached.
 func requestOf(r *route) (path, body string) {
-	path = strings.NewReplacer("{model_id}", "acme/here", "{profile}", "goroutine").Replace(r.path)
+	path = strings.NewReplacer("{model_id}", "acme/here", "{profile}", "goroutine", "{optimization_id}", "7").Replace(r.path)
 	switch r.id {
 	case opProfileCPU:
 		path += "?seconds=1"

@@ -101,6 +101,8 @@ type Server struct {
 	Observer observer
 	// Assessor measures this machine.
 	Assessor assessor
+	// Optimizer changes settings by itself.
+	Optimizer optimizer
 	// Wellbeing knows how well models are.
 	Wellbeing wellbeing
 	// Use counts a use of a model. It may be asked hundreds of times a second.
@@ -225,6 +227,7 @@ func (s *Server) router() *router {
 	s.offerAnalytics(rt)
 	s.offerPerformance(rt)
 	s.offerBenchmarks(rt)
+	s.offerOptimizations(rt)
 	s.offerUpdates(rt)
 	s.offerFallback(rt)
 	s.offerStreams(rt)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"ema/client"
@@ -113,7 +114,38 @@ func (dial) Analysis(_ context.Context, about model.ID) (client.PerformanceAnaly
 	return exampleAnalysis(), nil
 }
 
+func (dial) Baseline(context.Context) (client.PerformanceBaseline, error) {
+	return exampleBaseline(), nil
+}
+
+func (dial) SetBaseline(_ context.Context, hours float64) (client.PerformanceBaseline, error) {
+	b := exampleBaseline()
+	b.Hours = hours
+	return b, nil
+}
+
+func (dial) Regressions(context.Context) (client.PerformanceRegressions, error) {
+	return exampleRegressions(), nil
+}
+
 func (dial) Trends(context.Context) (client.PerformanceCourse, error) { return exampleTrends(), nil }
+
+// tuner has the optimization of the example, which holds.
+type tuner struct{}
+
+func (tuner) Optimizations(context.Context) (client.Optimizations, error) {
+	return exampleOptimizations(), nil
+}
+
+func (tuner) Undo(_ context.Context, id string) (client.Optimization, error) {
+	switch id {
+	case "7":
+		return exampleOptimization(), nil
+	case "6":
+		return client.Optimization{}, fmt.Errorf("undo the optimization 6: nothing of it holds: %w", ErrHoldsNoMore)
+	}
+	return client.Optimization{}, &model.Error{Op: "undo the optimization", Class: model.NotFound, Err: errors.New("there is none with this id")}
+}
 
 func (dial) Past(_ context.Context, metric string, from, to time.Time, step time.Duration) (client.PerformanceHistory, error) {
 	if metric != "system.cpu_usage_percent" {

@@ -152,7 +152,7 @@ func whole(t testing.TB) (*Server, *slate, *diary) {
 		},
 		Tiers:     &rack{},
 		Clean:     sweep,
-		Wellbeing: nurse{}, Analyst: sage{}, Updater: herald{}, StandIns: substitutes{}, Observer: dial{}, Assessor: gauger{},
+		Wellbeing: nurse{}, Analyst: sage{}, Updater: herald{}, StandIns: substitutes{}, Observer: dial{}, Assessor: gauger{}, Optimizer: tuner{},
 		Use: func(_ context.Context, u model.Use) error {
 			if u.Model == hub("acme/none") {
 				return &model.Error{Op: "count a use", Class: model.NotFound, Model: u.Model, Err: errors.New("it is not here")}

@@ -10,16 +10,16 @@ import (
 )
 
 func TestKeysThatDoNotActYetAreListedWhenSomebodySetsThem(t *testing.T) {
-	e := mustLoad(t, "ema.yaml", "optimization_profile: high_throughput\nmonitoring: {auto_apply: true}\nstore: {durability: process, async_writes: true}\nlog: {level: info}\n"+
+	e := mustLoad(t, "ema.yaml", "optimization_profile: high_throughput\nstorage_tiers: {warm: {criteria: {storage_priority: true}}}\nstore: {durability: process, async_writes: true}\nlog: {level: info}\n"+
 		"retry_optimization: {max_retries: 3, adaptive_retries: {enabled: false}, error_specific_delays: {rate_limit: 9}}\nchunk_optimization: {adaptive_chunking: {enabled: false}}")
-	if got, want := e.Inactive(), []string{"store.async_writes", "monitoring.auto_apply"}; !slices.Equal(got, want) {
+	if got, want := e.Inactive(), []string{"store.async_writes", "storage_tiers.warm.criteria.storage_priority"}; !slices.Equal(got, want) {
 		t.Errorf("inactive %v, want %v", got, want)
 	}
 }
 
 func TestShownValuesLoadAgainAndHideSecrets(t *testing.T) {
 	content := "bandwidth_management: {time_based_limits: {night: {start: '22:00', end: '06:00', limit_mbps: 7}}}\nlog: {level: debug}\n" +
-		"auth: {api_keys: [{name: a, role: user, sha256: " + strings.Repeat("ab", 32) + "}]}\nmonitoring: {auto_apply: true}\n"
+		"auth: {api_keys: [{name: a, role: user, sha256: " + strings.Repeat("ab", 32) + "}]}\nstorage_tiers: {hot: {criteria: {storage_priority: true}}}\n"
 	e := mustLoad(t, "ema.yaml", content)
 	for _, origins := range []bool{false, true} {
 		var b strings.Builder
@@ -95,7 +95,7 @@ func TestEveryKeyIsComplete(t *testing.T) {
 			t.Errorf("%s is not active", path)
 		}
 	}
-	if names["active:monitoring.auto_apply"] || names["active:storage_tiers.hot.criteria.performance_priority"] {
+	if names["active:storage_tiers.hot.criteria.performance_priority"] {
 		t.Error("a key counts as active and is not")
 	}
 }

@@ -98,10 +98,11 @@ type Monitoring struct {
 	IntervalSeconds Seconds `json:"interval_seconds" range:"1..86400" active:"yes"`
 	// Samples over which a trend is judged.
 	Window int `json:"window" range:"3..10000" active:"yes"`
-	// Change settings by itself when that is expected to help, and back when it did not.
-	AutoApply bool `json:"auto_apply"`
+	// Change settings by itself when that is expected to help, and back when it did not. A key that somebody has set is never
+	// changed. Without it, changes are only recommended: "ema optimizations" lists both.
+	AutoApply bool `json:"auto_apply" active:"yes"`
 	// By how much a figure must be worse than the baseline to be called a regression; 0.2 is 20 %.
-	RegressionThreshold float64 `json:"regression_threshold" range:"0.01..10"`
+	RegressionThreshold float64 `json:"regression_threshold" range:"0.01..10" active:"yes"`
 	// Where alerts are posted.
 	AlertWebhook string `json:"alert_webhook" pattern:"^https?://[^/?#\\s]+\\S*$" want:"an http:// or https:// URL" secret:"path" active:"yes"`
 	// Remember what the daemon did in the last ten seconds, in up to 16 MiB of memory. When a request took longer than a second or a

@@ -27,7 +27,10 @@ const (
 	KindAwaited  Kind = "awaited"  // Awaited: a model is available that somebody waited for
 	KindUpdate   Kind = "update"   // Update: the source of a model has something newer
 	KindHealth   Kind = "health"   // Health: a model is no longer as well, or as bad, as it was
-	KindBench    Kind = "bench"    // Benchmark: how far a benchmark is
+
+	KindPerformance  Kind = "performance"  // Performance: a figure of how everything runs has become worse, or is as it was again
+	KindBench        Kind = "bench"        // Benchmark: how far a benchmark is
+	KindOptimization Kind = "optimization" // Optimization: a setting was changed by itself, or back
 )
 
 // An Event is one thing that happened. It is a value; nobody changes its Data once it is told.
@@ -39,7 +42,7 @@ type Event struct {
 	Kind     Kind
 	Download string   // id of the download concerned; "" when it concerns all
 	Model    model.ID // zero when none is concerned
-	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health, Update, Awaited or Benchmark, by Kind
+	Data     any      // Progress, Change, Retry, Limit, Space, Stored, Move, Tier, Health, Update, Awaited, Benchmark, Performance or Optimization, by Kind
 }
 
 // Progress is how far a download is.
@@ -118,11 +121,30 @@ type Health struct {
 	Advice   string // what to do, in the imperative; "" when nothing is to be done
 }
 
+// Performance is a figure that has become worse, or is as it was again.
+type Performance struct {
+	Metric      string // by group and name, such as api.average_response_time_ms
+	Severity    model.Severity
+	Message     string
+	Advice      string // what to do, in the imperative; "" when nothing is to be done
+	Before, Now float64
+}
+
 // Update is something newer that the source of the event's model has.
 type Update struct {
 	Revision        string      // the branch
 	Current, Latest string      // commits
 	Download        model.Bytes // that would be fetched, at most
+}
+
+// Optimization is how a change of a setting stands that was made by itself.
+type Optimization struct {
+	ID, Rule      string
+	Key, From, To string
+	Status        string  // measuring, checking, confirming, kept, undone, undone_by_user or superseded
+	Reason        string  // for that status, in words
+	Figure        string  // by which it is judged
+	Better        float64 // the part of the figure by which it became better; 0 while that is unknown
 }
 
 // Awaited says that the event's model is available, to one who waited for it.

@@ -84,6 +84,18 @@ type wireBenchmark struct {
 	Error string  `json:"error,omitempty"`
 }
 
+type wireOptimization struct {
+	ID     string  `json:"optimization_id"`
+	Rule   string  `json:"type"`
+	Key    string  `json:"setting"`
+	From   string  `json:"from"`
+	To     string  `json:"to"`
+	Status string  `json:"status"`
+	Reason string  `json:"reason"`
+	Figure string  `json:"metric"`
+	Better float64 `json:"improvement"`
+}
+
 // MarshalJSON writes an object with seq, at, kind, download, model and data. The model of a signed
 // link appears without its secret.
 func (e Event) MarshalJSON() ([]byte, error) {
@@ -147,6 +159,8 @@ func parseData(kind Kind, b json.RawMessage) (any, error) {
 		return parse[Tier](b)
 	case KindBench:
 		return parse[Benchmark](b)
+	case KindOptimization:
+		return parse[Optimization](b)
 	}
 	return b, nil
 }
@@ -230,6 +244,14 @@ func (b *Benchmark) UnmarshalJSON(raw []byte) error {
 	err := json.Unmarshal(raw, &w)
 	*b = Benchmark{w.ID, w.State, w.Suite, w.Step, w.Part, seconds(w.Took), seconds(w.Left), w.Error}
 	return err
+}
+
+// MarshalJSON writes the form of the wire.
+func (o Optimization) MarshalJSON() ([]byte, error) { return json.Marshal(wireOptimization(o)) }
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (o *Optimization) UnmarshalJSON(b []byte) error {
+	return json.Unmarshal(b, (*wireOptimization)(o))
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -35,6 +35,8 @@ type Settings struct {
 	Limit func() model.Bytes
 	// Health is how many models are how well.
 	Health func() map[model.Condition]int
+	// Regressions are how many figures are worse than they were.
+	Regressions func() int
 	// History is how the records of what happens stand.
 	History func() History
 	// WebSocket is how those stand that follow live.
@@ -72,6 +74,7 @@ type Metrics struct {
 	verified             map[Verdict]prometheus.Counter
 	repaired             map[Repair]prometheus.Counter
 	alerts               map[model.Severity]prometheus.Counter // about the health of models
+	optimizations        map[string]prometheus.Counter         // by status
 	operations, database *observers
 
 	backlog int             // most events that may wait to be counted; 0 is as the bus has it
@@ -98,6 +101,7 @@ func New(s Settings) *Metrics {
 	m.countDownloads()
 	m.countModels()
 	m.countAlerts()
+	m.countOptimizations()
 	m.countRequests()
 	m.readAtScrape()
 	build := m.gauges("ema_build_info", "Always 1; the labels say which build this is.", "version", "commit", "go_version")
@@ -160,6 +164,18 @@ func (m *Metrics) countAlerts() {
 	m.alerts = map[model.Severity]prometheus.Counter{}
 	for _, s := range []model.Severity{model.Info, model.Warning, model.Critical} {
 		m.alerts[s] = alerts.WithLabelValues(string(s))
+	}
+}
+
+// countOptimizations registers what Optimized counts.
+func (m *Metrics) countOptimizations() {
+	all := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "ema_optimizations_total", Help: "Times that a setting which was changed by itself came to a status.",
+	}, []string{"status"})
+	m.registry.MustRegister(all)
+	m.optimizations = map[string]prometheus.Counter{}
+	for _, s := range []string{"measuring", "checking", "confirming", "kept", "undone", "undone_by_user", "superseded"} {
+		m.optimizations[s] = all.WithLabelValues(s)
 	}
 }
 

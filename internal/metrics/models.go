@@ -60,3 +60,11 @@ func (m *Metrics) HealthAlert(s model.Severity) {
 	}
 	c.Inc()
 }
+
+// Optimized counts a setting that was changed by itself and is now in that status, such as "measuring" or "kept"; one that is not known
+// is not counted. It waits for nobody.
+func (m *Metrics) Optimized(status string) {
+	if c, known := m.optimizations[status]; known {
+		c.Inc()
+	}
+}

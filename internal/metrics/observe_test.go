@@ -86,6 +86,8 @@ func TestWhateverIsObservedTheSeriesStayFew(t *testing.T) {
 			m.Verified(Verdict(name))
 			m.Repaired(Repair(name))
 			m.HealthAlert(model.Severity(name))
+			m.Optimized(name)
+			m.Optimized("kept")
 			retries++
 		}
 		sum := map[string]int{}
@@ -105,6 +107,7 @@ func TestWhateverIsObservedTheSeriesStayFew(t *testing.T) {
 			"ema_verifications_total":       3,
 			"ema_repairs_total":             3,
 			"ema_health_alerts_total":       3,
+			"ema_optimizations_total":       7,
 			"ema_models_health":             4,
 		}
 		for name, n := range series {
@@ -119,7 +122,7 @@ func TestWhateverIsObservedTheSeriesStayFew(t *testing.T) {
 		for name, want := range map[string]int{
 			"api_response_time_seconds": answers, "ema_download_retries_total": retries, "ema_database_duration_seconds": many,
 			"ema_received_bytes_total": many, "ema_verifications_total": many, "ema_repairs_total": many,
-			"ema_health_alerts_total": many,
+			"ema_health_alerts_total": many, "ema_optimizations_total": many,
 		} {
 			if sum[name] != want {
 				t.Errorf("%s has counted %d, want %d", name, sum[name], want)

@@ -56,6 +56,11 @@ func (m *Metrics) readAtScrape() {
 	if s.Health != nil {
 		m.registry.MustRegister(health(s.Health))
 	}
+	if s.Regressions != nil {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ema_performance_regressions", Help: "Figures of how everything runs that are worse than they were.",
+		}, func() float64 { return float64(s.Regressions()) }))
+	}
 	if s.History != nil {
 		m.registry.MustRegister(history(s.History))
 	}

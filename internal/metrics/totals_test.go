@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"math"
+	"reflect"
 	"testing"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 
 func TestTotalsAreWhatWasCounted(t *testing.T) {
 	m := New(Settings{})
-	if got := m.Totals(); got != (Totals{}) {
+	if got := m.Totals(); !reflect.DeepEqual(got, Totals{Operations: map[string]Count{}}) {
 		t.Errorf("at the start: %+v", got)
 	}
 	m.Received("", 100)
@@ -24,6 +25,13 @@ func TestTotalsAreWhatWasCounted(t *testing.T) {
 	got := m.Totals("follow")
 	if got.Received != 123 || got.Retries != 2 || got.Answers != 3 || got.Errors != 1 || math.Abs(got.Answering-0.007) > 1e-9 {
 		t.Errorf("%+v", got)
+	}
+	if one := got.Operations["list-models"]; one.Times != 2 || math.Abs(one.Seconds-0.006) > 1e-9 || len(got.Operations) != 2 {
+		t.Errorf("by operation: %+v", got.Operations)
+	}
+	m.ObserveDatabase("save", 3*time.Millisecond)
+	if db := m.Totals().Database; db.Times != 1 || math.Abs(db.Seconds-0.003) > 1e-9 {
+		t.Errorf("of the database: %+v", db)
 	}
 	if all := m.Totals(); all.Answers != 4 || all.Answering < 3600 {
 		t.Errorf("with streams: %+v", all)

@@ -218,12 +218,12 @@ func (j *judge) add(f Finding) {
 	}
 }
 
-func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
+func partOf(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
 
-func speed(rate float64) string { return fmt.Sprintf("%.1f MiB/s", rate/float64(model.MiB)) }
+func inMiB(rate float64) string { return fmt.Sprintf("%.1f MiB/s", rate/float64(model.MiB)) }
 
 func (j *judge) took(p source.Phase, doing string) string {
-	return fmt.Sprintf("connections spent %s of their time %s", percent(j.part(p)), doing)
+	return fmt.Sprintf("connections spent %s of their time %s", partOf(j.part(p)), doing)
 }
 
 // cpu tells apart that others have the processors from that our own work needs them.
@@ -242,7 +242,7 @@ func (j *judge) cpu() {
 	if j.CPUs > 0 && j.Span > 0 && j.Own > 0 {
 		own = min(1, float64(j.Own)/float64(j.Span)/float64(j.CPUs))
 	}
-	busy := fmt.Sprintf("processors are busy %s of the time, ema has %s of them", percent(max(0, j.Busy)), percent(own))
+	busy := fmt.Sprintf("processors are busy %s of the time, ema has %s of them", partOf(max(0, j.Busy)), partOf(own))
 	delayed := fmt.Sprintf("threads of ema waited %.1f s for a processor and had one for %.1f s", j.Delayed.Seconds(), j.Own.Seconds())
 	// Threads of our own wait for each other too: it is others only as far as these are busy.
 	others := 0.0
@@ -251,7 +251,7 @@ func (j *judge) cpu() {
 	}
 	if j.Busy >= 0.85 && j.starved > 0.15 && others > 0.2 {
 		j.add(Finding{
-			Component: OfCPU, Share: max(j.starved, others), Verdict: fmt.Sprintf("other programs have the processors: ema waits for one %s of the time that it could work", percent(j.starved)),
+			Component: OfCPU, Share: max(j.starved, others), Verdict: fmt.Sprintf("other programs have the processors: ema waits for one %s of the time that it could work", partOf(j.starved)),
 			Evidence: []string{busy, delayed}, Setting: "cpu_optimization.process_priority.main_process", Advised: "high",
 			Command: "ema config set cpu_optimization.process_priority.main_process high",
 		})
@@ -262,11 +262,11 @@ func (j *judge) cpu() {
 	case len(j.Downloads) > 0 && (j.hashing >= 0.7 || waits >= Worth):
 		f := Finding{
 			Component: OfCPU, Share: share, Ceiling: true,
-			Verdict:  fmt.Sprintf("the hash is the slowest step: one processor proves one file at a time, and does so %s of the time", percent(j.hashing)),
+			Verdict:  fmt.Sprintf("the hash is the slowest step: one processor proves one file at a time, and does so %s of the time", partOf(j.hashing)),
 			Evidence: []string{j.took(source.InHash, "waiting for the hash"), busy},
 		}
 		if j.HashSpeed > 0 {
-			f.Verdict += fmt.Sprintf(", at %s of the %s that it can", percent(min(1, j.Received/j.HashSpeed)), speed(j.HashSpeed))
+			f.Verdict += fmt.Sprintf(", at %s of the %s that it can", partOf(min(1, j.Received/j.HashSpeed)), inMiB(j.HashSpeed))
 		}
 		j.add(f)
 	case own >= 0.85:
@@ -297,14 +297,14 @@ func (j *judge) memory() {
 	}
 	if j.Collecting > Worth {
 		j.add(Finding{
-			Component: OfMemory, Share: j.Collecting, Verdict: fmt.Sprintf("the memory limit is too small: %s of the processor time of ema goes into finding free memory", percent(j.Collecting)),
+			Component: OfMemory, Share: j.Collecting, Verdict: fmt.Sprintf("the memory limit is too small: %s of the processor time of ema goes into finding free memory", partOf(j.Collecting)),
 			Evidence: []string{fmt.Sprintf("%s of memory, %s of it available", j.Memory, j.Available)}, Setting: "memory_management.heap_size_gb", Advised: "0",
 			Command: "ema config set memory_management.heap_size_gb 0",
 		})
 	}
 	if j.MemoryPressure > 0.1 {
 		j.add(Finding{
-			Component: OfMemory, Share: j.MemoryPressure, Verdict: fmt.Sprintf("the machine is short of memory: programs waited for it %s of the last ten seconds", percent(j.MemoryPressure)),
+			Component: OfMemory, Share: j.MemoryPressure, Verdict: fmt.Sprintf("the machine is short of memory: programs waited for it %s of the last ten seconds", partOf(j.MemoryPressure)),
 			Evidence: []string{fmt.Sprintf("%s of %s are available", j.Available, j.Memory)}, Setting: "memory_management.model_cache_size_gb", Advised: "less",
 			Command: "ema config show memory_management",
 		})
@@ -313,7 +313,7 @@ func (j *judge) memory() {
 
 func (j *judge) limiter() {
 	share := j.part(source.InLimiter)
-	f := Finding{Component: OfLimiter, Share: share, Evidence: []string{j.took(source.InLimiter, "waiting for the limit"), "received " + speed(j.Received)}}
+	f := Finding{Component: OfLimiter, Share: share, Evidence: []string{j.took(source.InLimiter, "waiting for the limit"), "received " + inMiB(j.Received)}}
 	own := 0.0
 	name := ""
 	for _, d := range j.Downloads {
@@ -323,10 +323,10 @@ func (j *judge) limiter() {
 	}
 	switch {
 	case own > 0 && (j.Limit == 0 || own < j.Limit):
-		f.Verdict = fmt.Sprintf("a limit of %s holds for each download, or for %s alone", speed(own), name)
+		f.Verdict = fmt.Sprintf("a limit of %s holds for each download, or for %s alone", inMiB(own), name)
 		f.Setting, f.Advised = "bandwidth_management.per_download_limit_mbps", "0"
 	case j.Limit > 0:
-		f.Verdict = fmt.Sprintf("a limit of %s holds for all downloads together", speed(j.Limit))
+		f.Verdict = fmt.Sprintf("a limit of %s holds for all downloads together", inMiB(j.Limit))
 		if j.LimitWhy != "" {
 			f.Verdict += " (" + j.LimitWhy + ")"
 		}
@@ -369,16 +369,16 @@ func (j *judge) disks() {
 			continue
 		}
 		f := Finding{
-			Component: OfDisk, Share: waits, Verdict: fmt.Sprintf("the disk of the %s is what downloads wait for: writing takes %s of the connections' time", on, percent(waits)),
+			Component: OfDisk, Share: waits, Verdict: fmt.Sprintf("the disk of the %s is what downloads wait for: writing takes %s of the connections' time", on, partOf(waits)),
 			Evidence: []string{j.took(source.InWrite, "writing"), j.took(source.InSync, "waiting until what is written is durable")},
 			Command:  "ema benchmark --suite storage",
 		}
 		if d.Busy >= 0 {
-			f.Evidence = append(f.Evidence, fmt.Sprintf("the device is busy %s of the time, moves %s and takes %.1f ms for a request", percent(d.Busy), speed(d.Written), float64(d.Latency.Microseconds())/1000))
+			f.Evidence = append(f.Evidence, fmt.Sprintf("the device is busy %s of the time, moves %s and takes %.1f ms for a request", partOf(d.Busy), inMiB(d.Written), float64(d.Latency.Microseconds())/1000))
 		}
 		if d.Ceiling > 0 {
 			reached := j.Received / d.Ceiling
-			f.Evidence = append(f.Evidence, fmt.Sprintf("that is %s of the %s that the benchmark of %s has measured", percent(reached), speed(d.Ceiling), d.Measured.UTC().Format(time.DateOnly)))
+			f.Evidence = append(f.Evidence, fmt.Sprintf("that is %s of the %s that the benchmark of %s has measured", partOf(reached), inMiB(d.Ceiling), d.Measured.UTC().Format(time.DateOnly)))
 			f.Ceiling = reached >= 0.85
 		}
 		j.add(f)
@@ -460,8 +460,8 @@ func (j *judge) api() {
 func (j *judge) gpu() {
 	if j.GPU >= 0.95 {
 		j.add(Finding{
-			Component: OfGPU, Share: 0.1, Verdict: fmt.Sprintf("the memory of the graphics cards is full to %s; that does not slow downloads, but another model will not fit", percent(j.GPU)),
-			Evidence: []string{"memory in use: " + percent(j.GPU)},
+			Component: OfGPU, Share: 0.1, Verdict: fmt.Sprintf("the memory of the graphics cards is full to %s; that does not slow downloads, but another model will not fit", partOf(j.GPU)),
+			Evidence: []string{"memory in use: " + partOf(j.GPU)},
 		})
 	}
 }
@@ -492,7 +492,7 @@ func (j *judge) waiting() (refused, failed float64, evidence []string) {
 	case all > 0:
 		return pauses * float64(byServer) / all, pauses * float64(byWay) / all, append(words, more...)
 	default:
-		return pauses, 0, []string{fmt.Sprintf("requests were held back for %s of the time, because their host asks for it or has enough of them", percent(pauses))}
+		return pauses, 0, []string{fmt.Sprintf("requests were held back for %s of the time, because their host asks for it or has enough of them", partOf(pauses))}
 	}
 }
 
@@ -520,7 +520,7 @@ func (j *judge) network() {
 	}
 	if hello := j.part(source.InConnect, source.InTLS) * rest; hello >= least {
 		j.add(Finding{
-			Component: OfNetwork, Share: hello, Verdict: fmt.Sprintf("making connections takes %s of the time", percent(hello)),
+			Component: OfNetwork, Share: hello, Verdict: fmt.Sprintf("making connections takes %s of the time", partOf(hello)),
 			Evidence: []string{j.took(source.InConnect, "connecting"), j.took(source.InTLS, "shaking hands")}, Setting: "connection_settings.keep_alive_enabled", Advised: "true",
 			Command: "ema config show connection_settings",
 		})
@@ -528,18 +528,18 @@ func (j *judge) network() {
 	if body < least {
 		return
 	}
-	evidence := []string{j.took(source.InBody, "waiting for bytes"), "received " + speed(j.Received)}
+	evidence := []string{j.took(source.InBody, "waiting for bytes"), "received " + inMiB(j.Received)}
 	switch {
 	case j.LinkSpeed > 0 && j.Received >= 0.85*j.LinkSpeed:
 		j.add(Finding{
 			Component: OfNetwork, Share: body, Ceiling: true, Evidence: evidence,
-			Verdict: fmt.Sprintf("the link is full: %s of its %s", percent(j.Received/j.LinkSpeed), speed(j.LinkSpeed)),
+			Verdict: fmt.Sprintf("the link is full: %s of its %s", partOf(j.Received/j.LinkSpeed), inMiB(j.LinkSpeed)),
 		})
 	case j.window(body, evidence), j.lossy(body, evidence), j.straggler(body, evidence):
 	case j.Connections == 1 && len(j.Downloads) > 0:
 		j.add(Finding{
 			Component: OfNetwork, Share: body, Evidence: evidence, Setting: "connection_settings.max_connections_per_host", Advised: "8",
-			Verdict: fmt.Sprintf("only one connection is allowed, and it brings %s: servers and routes mostly give each connection its part, so that more bring more", speed(j.Received)),
+			Verdict: fmt.Sprintf("only one connection is allowed, and it brings %s: servers and routes mostly give each connection its part, so that more bring more", inMiB(j.Received)),
 			Command: "ema config set connection_settings.max_connections_per_host 8",
 		})
 	}
@@ -565,7 +565,7 @@ func (j *judge) window(body float64, evidence []string) bool {
 	f := Finding{
 		Component: OfNetwork, Share: body, Setting: "net.ipv4.tcp_rmem", Advised: "a larger maximum", Command: "ema tune apply --only sysctl",
 		Verdict: fmt.Sprintf("one connection is capped at %s by the receive window (RTT %.0f ms, window %.0f KiB): raise net.ipv4.tcp_rmem's maximum",
-			speed(l.Rate), float64(l.RTT.Microseconds())/1000, float64(l.Window)/float64(model.KiB)),
+			inMiB(l.Rate), float64(l.RTT.Microseconds())/1000, float64(l.Window)/float64(model.KiB)),
 		Evidence: append(evidence, fmt.Sprintf("%d of %d connections have their whole window under way", len(full), active)),
 	}
 	if j.SocketBuffer > 0 {
@@ -590,7 +590,7 @@ func (j *judge) lossy(body float64, evidence []string) bool {
 	}
 	j.add(Finding{
 		Component: OfNetwork, Share: body, Setting: "net.ipv4.tcp_congestion_control", Advised: "bbr", Command: "ema tune check --only sysctl",
-		Verdict:  fmt.Sprintf("packets get lost or overtaken on the way: %s of them", percent(float64(lost)/packets)),
+		Verdict:  fmt.Sprintf("packets get lost or overtaken on the way: %s of them", partOf(float64(lost)/packets)),
 		Evidence: append(evidence, fmt.Sprintf("%d packets came out of order", lost)),
 	})
 	return true
@@ -612,7 +612,7 @@ func (j *judge) straggler(body float64, evidence []string) bool {
 	}
 	j.add(Finding{
 		Component: OfNetwork, Share: body, Setting: "connection_settings.read_timeout_seconds", Advised: "less", Command: "ema config show connection_settings",
-		Verdict:  fmt.Sprintf("one of %d connections brings only %s, the others %s each: it is replaced when it stays so", len(rates), speed(slowest), speed(usual)),
+		Verdict:  fmt.Sprintf("one of %d connections brings only %s, the others %s each: it is replaced when it stays so", len(rates), inMiB(slowest), inMiB(usual)),
 		Evidence: evidence,
 	})
 	return true
@@ -630,7 +630,7 @@ func (j *judge) server() {
 	first := j.part(source.InFirstByte) * rest
 	if first >= least {
 		j.add(Finding{
-			Component: OfServer, Share: first, Verdict: fmt.Sprintf("the server takes long to begin its answers: %s of the time goes into waiting for first bytes", percent(first)),
+			Component: OfServer, Share: first, Verdict: fmt.Sprintf("the server takes long to begin its answers: %s of the time goes into waiting for first bytes", partOf(first)),
 			Evidence: []string{j.took(source.InFirstByte, "waiting for an answer"), fmt.Sprintf("a round trip takes %.1f ms", float64(j.roundTrip().Microseconds())/1000)},
 			Setting:  "chunk_optimization.default_chunk_size_mb", Advised: "more", Command: "ema config show chunk_optimization",
 		})
@@ -641,7 +641,7 @@ func (j *judge) server() {
 	}
 	j.add(Finding{
 		Component: OfServer, Share: body,
-		Verdict:  fmt.Sprintf("the server sends no faster: %s over %d connections, while disk, processors and limits here leave room", speed(j.Received), len(j.Links)),
+		Verdict:  fmt.Sprintf("the server sends no faster: %s over %d connections, while disk, processors and limits here leave room", inMiB(j.Received), len(j.Links)),
 		Evidence: []string{j.took(source.InBody, "waiting for bytes"), fmt.Sprintf("a round trip takes %.1f ms", float64(j.roundTrip().Microseconds())/1000)},
 		Command:  "ema doctor",
 	})
@@ -653,7 +653,7 @@ func (j *judge) verdict(found []Finding) string {
 		if len(j.Downloads) == 0 {
 			return "no bottleneck: nothing is being downloaded, and nothing on this machine is short"
 		}
-		return "no bottleneck: no part takes more than " + percent(max(Worth, j.worst(found))) + " of the time"
+		return "no bottleneck: no part takes more than " + partOf(max(Worth, j.worst(found))) + " of the time"
 	}
 	worst := found[0]
 	if worst.Ceiling {
@@ -677,14 +677,14 @@ func (j *judge) fine(c Component) string {
 		if idle {
 			return "nothing is being downloaded"
 		}
-		return "it takes less than " + percent(least) + " of the time"
+		return "it takes less than " + partOf(least) + " of the time"
 	case OfDisk:
 		return "there is room, and nobody waits for it"
 	case OfCPU:
 		if j.Busy < 0 {
 			return "it cannot be read on this machine"
 		}
-		return "busy " + percent(j.Busy) + " of the time"
+		return "busy " + partOf(j.Busy) + " of the time"
 	case OfMemory:
 		return fmt.Sprintf("%s of %s are available", j.Available, j.Memory)
 	case OfQueue:
@@ -697,7 +697,7 @@ func (j *judge) fine(c Component) string {
 		if math.Signbit(j.GPU) {
 			return "there is no graphics card whose driver tells of its memory"
 		}
-		return "memory in use: " + percent(j.GPU)
+		return "memory in use: " + partOf(j.GPU)
 	}
 	return ""
 }

@@ -19,7 +19,7 @@ func busy(parts map[source.Phase]float64) Evidence {
 	for p, part := range parts {
 		spent[p] = time.Duration(part * float64(40*time.Second))
 	}
-	e := quiet()
+	e := atRest()
 	e.Received = 20 * float64(model.MiB)
 	e.Downloads = []DownloadEvidence{{Model: "org/name", Lasted: 10 * time.Second, Received: 200 * model.MiB, Spent: spent}}
 	for range 4 {
@@ -28,8 +28,8 @@ func busy(parts map[source.Phase]float64) Evidence {
 	return e
 }
 
-// quiet is a machine on which nothing happens.
-func quiet() Evidence {
+// atRest is a machine on which nothing happens.
+func atRest() Evidence {
 	return Evidence{
 		Span: 10 * time.Second, CPUs: 4, Busy: 0.1, Own: 2 * time.Second, Delayed: 10 * time.Millisecond, Memory: 16 * model.GiB, Available: 8 * model.GiB,
 		GPU: -1, HashSpeed: 1.4e9, Connections: 8, Queue: QueueEvidence{AtOnce: 3, Most: 1000, Running: 1},
@@ -70,9 +70,9 @@ func TestTheCauseIsNamedFirst(t *testing.T) {
 		"one connection alone":            {with(busy(waits), func(e *Evidence) { e.Connections = 1 }), OfNetwork, "only one connection is allowed"},
 		"one connection that is slow":     {with(busy(waits), func(e *Evidence) { e.Links[2].Rate = 1000 }), OfNetwork, "one of 4 connections"},
 		"packets that get lost":           {with(busy(waits), func(e *Evidence) { e.Links[1].Lost = 9000 }), OfNetwork, "packets get lost"},
-		"an API that hangs":               {with(quiet(), func(e *Evidence) { e.Requests = APIEvidence{Stuck: 3 * time.Second, StuckIn: "list-models"} }), OfAPI, "list-models takes 3.0 s"},
-		"an API that is slow":             {with(quiet(), func(e *Evidence) { e.Requests = APIEvidence{Answered: 5, Mean: time.Second, Slowest: "list-models"} }), OfAPI, "list-models takes 1.0 s"},
-		"a database that is slow, and the API": {with(quiet(), func(e *Evidence) {
+		"an API that hangs":               {with(atRest(), func(e *Evidence) { e.Requests = APIEvidence{Stuck: 3 * time.Second, StuckIn: "list-models"} }), OfAPI, "list-models takes 3.0 s"},
+		"an API that is slow":             {with(atRest(), func(e *Evidence) { e.Requests = APIEvidence{Answered: 5, Mean: time.Second, Slowest: "list-models"} }), OfAPI, "list-models takes 1.0 s"},
+		"a database that is slow, and the API": {with(atRest(), func(e *Evidence) {
 			e.Requests, e.Database = APIEvidence{Answered: 5, Mean: time.Second, Slowest: "get-analytics"}, DatabaseEvidence{Operations: 4, Mean: 900 * time.Millisecond, Server: true}
 		}), OfDatabase, "PostgreSQL is slow: an operation takes 900 ms"},
 	} {
@@ -102,7 +102,7 @@ func windows(size model.Bytes, rtt time.Duration) func(*Evidence) {
 }
 
 func TestNothingIsFoundWhereNothingIsWrong(t *testing.T) {
-	if a := Diagnose(quiet()); len(a.Findings) != 0 || !strings.HasPrefix(a.Verdict, "no bottleneck: nothing is being downloaded") {
+	if a := Diagnose(atRest()); len(a.Findings) != 0 || !strings.HasPrefix(a.Verdict, "no bottleneck: nothing is being downloaded") {
 		t.Errorf("%+v", a)
 	}
 	at := with(busy(map[source.Phase]float64{source.InWrite: 0.5, source.InBody: 0.5}), func(e *Evidence) {

@@ -2,7 +2,8 @@
 // so that it can be undone exactly.
 //
 // Look reads the facts below a root folder, Advise judges them and reads nothing, and a Machine applies advice and takes
-// it back. TrendOf says where a figure of this machine is going. Nothing here acts by itself.
+// it back. TrendOf says where a figure of this machine is going, and Decide which of the daemon's own settings is to be changed for
+// that, measured, and kept or undone. Nothing here acts by itself.
 package tune
 
 import (

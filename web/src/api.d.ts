@@ -206,6 +206,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/performance/baseline": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See the baseline of the figures
+         * @description Needs the role `admin`.
+         */
+        get: operations["get-performance-baseline"];
+        put?: never;
+        /**
+         * Take how the figures were lately for the baseline
+         * @description Later figures are compared with it; an earlier one is forgotten.
+         *
+         *     Needs the role `admin`.
+         */
+        post: operations["set-performance-baseline"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/performance/current": {
         parameters: {
             query?: never;
@@ -272,6 +298,72 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/performance/optimizations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See which settings were changed to go faster
+         * @description With `monitoring.auto_apply` the daemon changes a setting that may help, one at a time, and measures: what helps is put back for a while, to see whether it is missed, and kept if it helps again. What does not help is undone.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["list-optimizations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/performance/optimizations/{optimization_id}/undo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take back a change
+         * @description The setting becomes what it was before, and the change is not tried again for 90 days. It is refused when somebody has changed the setting since.
+         *
+         *     Needs the role `admin`.
+         */
+        post: operations["undo-optimization"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/performance/regressions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * See what is worse than it was
+         * @description Every `monitoring.interval_seconds` the last `monitoring.window` means of each figure are compared with the baseline and with the two weeks before. One has regressed when it is worse by more than `monitoring.regression_threshold`, in its direction, and by more than its noise: three MAD of either side. Two checks in a row open an incident, which is told once, and two close it.
+         *
+         *     Needs the role `admin`.
+         */
+        get: operations["list-performance-regressions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/performance/trends": {
         parameters: {
             query?: never;
@@ -281,7 +373,7 @@ export interface paths {
         };
         /**
          * See where the figures are going
-         * @description Over the last `monitoring.window` means of `monitoring.interval_seconds` each. A trend is one where the order of the samples is no chance (Mann's test, 5 %). What is recommended is not done by itself.
+         * @description Over the last `monitoring.window` means of `monitoring.interval_seconds` each. A trend is one where the order of the samples is no chance (Mann's test, 5 %). What is recommended is done by itself only with `monitoring.auto_apply`; `held_back` says why not.
          *
          *     Needs the role `admin`.
          */
@@ -1401,6 +1493,25 @@ export interface components {
             success: boolean;
             /** @description False when it is available already: then all were told. */
             waiting: boolean;
+        };
+        /** @description A BaselineFigure is how one figure was. */
+        BaselineFigure: {
+            /**
+             * Format: double
+             * @description Median of the distances to the median.
+             */
+            mad: number;
+            /** Format: double */
+            median: number;
+            /** Format: int64 */
+            samples: number;
+        };
+        BaselineRequestBody: {
+            /**
+             * Format: double
+             * @description That it is over; 24 when it is not said.
+             */
+            hours?: number;
         };
         /** @description A Benchmark is how a benchmark stands, and what it has found. */
         Benchmark: {
@@ -2654,6 +2765,53 @@ export interface components {
             /** Format: int64 */
             total_bytes: number;
         };
+        /** @description An Optimization is a change of a setting that is measured, and kept only if it helps. */
+        Optimization: {
+            /** Format: double */
+            after: number | null;
+            /** Format: date-time */
+            applied_at: string;
+            /** Format: double */
+            before: number | null;
+            from: string;
+            /** Format: double */
+            improvement_percent: number | null;
+            /** @description Metric is the figure by which it is judged, Before and After its medians without and with the change, and Better by how many percent that is better; null while nothing is measured. */
+            metric: string;
+            optimization_id: string;
+            /** @description For which it was tried. */
+            reason: string;
+            setting: string;
+            /** @description Status is measuring, checking (it is put back for a while, to see whether it is missed), confirming, kept, undone, undone_by_user, or superseded when somebody has set the key. */
+            status: string;
+            status_reason: string;
+            /** Format: date-time */
+            status_since: string;
+            to: string;
+            /** @description Such as reduce_concurrent_downloads. */
+            type: string;
+            /** @description The command that takes it back; null when nothing of it holds. */
+            undo: string | null;
+        };
+        OptimizationUndone: {
+            message: string;
+            optimization: components["schemas"]["Optimization"];
+            success: boolean;
+        };
+        /** @description Optimizations are changes of settings that the daemon has made by itself, and such that may help. */
+        Optimizations: {
+            /** @description Settings are changed by themselves; else they are only recommended. */
+            auto_apply: boolean;
+            /**
+             * Format: date-time
+             * @description Null until the first time since the daemon was started.
+             */
+            checked_at: string | null;
+            /** @description Optimizations are those that were made, the newest first; never null. */
+            optimizations: components["schemas"]["Optimization"][];
+            /** @description Never null. */
+            recommendations: components["schemas"]["PerformanceRecommendation"][];
+        };
         /** @description A PartHealth is how one part is. */
         PartHealth: {
             /** @description Figures are what was looked at, by names that bear their units. */
@@ -2717,6 +2875,23 @@ export interface components {
             /** @description In one sentence. */
             verdict: string;
         };
+        /** @description A PerformanceBaseline is how the figures were over some hours, to compare with later. */
+        PerformanceBaseline: {
+            /** @description Those of which anything was known, by group and name; never null. */
+            figures: {
+                [key: string]: components["schemas"]["BaselineFigure"];
+            };
+            /**
+             * Format: double
+             * @description That it is over.
+             */
+            hours: number;
+            /**
+             * Format: date-time
+             * @description When it was taken.
+             */
+            timestamp: string;
+        };
         /** @description PerformanceCourse is where figures are going. */
         PerformanceCourse: {
             /**
@@ -2751,6 +2926,27 @@ export interface components {
             /** Format: date-time */
             to: string;
         };
+        /** @description A PerformanceIncident is the time in which a figure is worse than it was. */
+        PerformanceIncident: {
+            /** Format: double */
+            before: number;
+            message: string;
+            metric: string;
+            /** Format: date-time */
+            since: string;
+            /**
+             * Format: date-time
+             * @description Null while it lasts.
+             */
+            until: string | null;
+            /** Format: double */
+            worse_percent: number;
+            /**
+             * Format: double
+             * @description What the figure was at its worst.
+             */
+            worst: number;
+        };
         /** @description A PerformancePoint is a span of time. */
         PerformancePoint: {
             /** Format: double */
@@ -2767,17 +2963,62 @@ export interface components {
              */
             timestamp: string;
         };
-        /** @description A PerformanceRecommendation is something that may help. Nothing is changed by itself. */
+        /** @description A PerformanceRecommendation is something that may help. */
         PerformanceRecommendation: {
             advised: string;
             command: string;
             current: string;
+            /** @description Why it is not done by itself; empty when it will be, by the next time that is looked at. */
+            held_back: string;
             /** @description In words. */
             reason: string;
             /** @description The key to change. */
             setting: string;
             /** @description Such as reduce_concurrent_downloads. */
             type: string;
+        };
+        /** @description A PerformanceRegression is a figure that is worse than it was. */
+        PerformanceRegression: {
+            /** @description Baseline, or history: the two weeks before. */
+            against: string;
+            /** Format: double */
+            before: number;
+            metric: string;
+            /**
+             * Format: double
+             * @description What the difference had to exceed, in the figure's unit.
+             */
+            noise: number;
+            /** Format: double */
+            now: number;
+            /** Format: double */
+            worse_percent: number;
+        };
+        /** @description PerformanceRegressions are the figures that are worse than they were. */
+        PerformanceRegressions: {
+            /**
+             * Format: date-time
+             * @description Of the baseline; null when there is none.
+             */
+            baseline_at: string | null;
+            /**
+             * Format: date-time
+             * @description When it was looked last; null before the first time.
+             */
+            checked: string | null;
+            /** @description Those that last, and then those that are over, the newest first, at most 50; never null. */
+            incidents: components["schemas"]["PerformanceIncident"][];
+            /** @description Why a figure says nothing; never null. */
+            not_judged: {
+                [key: string]: string;
+            };
+            /** @description At the last check, the worst first; never null. */
+            regressions: components["schemas"]["PerformanceRegression"][];
+            /**
+             * Format: double
+             * @description By which part a figure has to be worse.
+             */
+            threshold: number;
         };
         /** @description A PerformanceTrend is that of one model. What nobody knows is null. */
         PerformanceTrend: {
@@ -4580,6 +4821,242 @@ export interface operations {
             };
         };
     };
+    "get-performance-baseline": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "timestamp": "2026-03-01T09:30:00Z",
+                     *       "hours": 24,
+                     *       "figures": {
+                     *         "api.average_response_time_ms": {
+                     *           "median": 1.2,
+                     *           "mad": 0.1,
+                     *           "samples": 1440
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PerformanceBaseline"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "set-performance-baseline": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BaselineRequestBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "timestamp": "2026-03-01T09:30:00Z",
+                     *       "hours": 24,
+                     *       "figures": {
+                     *         "api.average_response_time_ms": {
+                     *           "median": 1.2,
+                     *           "mad": 0.1,
+                     *           "samples": 1440
+                     *         }
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PerformanceBaseline"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
     "get-performance": {
         parameters: {
             query?: never;
@@ -4935,6 +5412,387 @@ export interface operations {
             };
         };
     };
+    "list-optimizations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "auto_apply": true,
+                     *       "checked_at": "2026-03-01T09:30:00Z",
+                     *       "optimizations": [
+                     *         {
+                     *           "optimization_id": "7",
+                     *           "type": "reduce_concurrent_downloads",
+                     *           "reason": "downloads have become 24 % slower",
+                     *           "setting": "downloads.max_concurrent_downloads",
+                     *           "from": "4",
+                     *           "to": "3",
+                     *           "status": "kept",
+                     *           "status_reason": "downloads.average_speed_mbps is better by 13 %, both times",
+                     *           "metric": "downloads.average_speed_mbps",
+                     *           "before": 540,
+                     *           "after": 610,
+                     *           "improvement_percent": 13,
+                     *           "applied_at": "2026-03-01T09:30:00Z",
+                     *           "status_since": "2026-03-01T11:30:00Z",
+                     *           "undo": "ema optimizations undo 7"
+                     *         }
+                     *       ],
+                     *       "recommendations": []
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Optimizations"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "undo-optimization": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description As the list has it. */
+                optimization_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "success": true,
+                     *       "message": "downloads.max_concurrent_downloads is 4 again",
+                     *       "optimization": {
+                     *         "optimization_id": "7",
+                     *         "type": "reduce_concurrent_downloads",
+                     *         "reason": "downloads have become 24 % slower",
+                     *         "setting": "downloads.max_concurrent_downloads",
+                     *         "from": "4",
+                     *         "to": "3",
+                     *         "status": "undone_by_user",
+                     *         "status_reason": "somebody has taken it back",
+                     *         "metric": "downloads.average_speed_mbps",
+                     *         "before": 540,
+                     *         "after": 610,
+                     *         "improvement_percent": 13,
+                     *         "applied_at": "2026-03-01T09:30:00Z",
+                     *         "status_since": "2026-03-01T11:30:00Z",
+                     *         "undo": null
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OptimizationUndone"];
+                };
+            };
+            /** @description The body is no JSON. */
+            400: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There is no such thing. */
+            404: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description What is under way does not allow this. Of a download, of a move and of a benchmark `details.state` says what that is, and `details.allowed_actions` what it allows. */
+            409: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is too large. */
+            413: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The body is not declared as JSON. */
+            415: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Fields are wrong: `details.fields` has all of them, each with its path. */
+            422: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The daemon is not ready for that. */
+            503: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
+    "list-performance-regressions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "threshold": 0.2,
+                     *       "checked": "2026-03-01T09:30:00Z",
+                     *       "baseline_at": "2026-03-01T09:30:00Z",
+                     *       "regressions": [
+                     *         {
+                     *           "metric": "api.average_response_time_ms",
+                     *           "against": "baseline",
+                     *           "before": 1.2,
+                     *           "now": 2.4,
+                     *           "worse_percent": 100,
+                     *           "noise": 0.3
+                     *         }
+                     *       ],
+                     *       "incidents": [
+                     *         {
+                     *           "metric": "api.average_response_time_ms",
+                     *           "since": "2026-03-01T09:30:00Z",
+                     *           "until": null,
+                     *           "before": 1.2,
+                     *           "worst": 2.4,
+                     *           "worse_percent": 100,
+                     *           "message": "api.average_response_time_ms is 100 % worse than before: 2.4, was 1.2"
+                     *         }
+                     *       ],
+                     *       "not_judged": {
+                     *         "storage.cache_hit_rate": "history: there are too few samples lately"
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PerformanceRegressions"];
+                };
+            };
+            /** @description No key was shown, or one that is not known. */
+            401: {
+                headers: {
+                    /** @description How to show a key. */
+                    "WWW-Authenticate"?: string;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description The key's role does not permit this. */
+            403: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description There were too many requests, or the queue is full; try again as Retry-After says. */
+            429: {
+                headers: {
+                    /** @description In how many seconds to try again. */
+                    "Retry-After"?: number;
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+            /** @description Every other answer that says no. */
+            default: {
+                headers: {
+                    /** @description By which the request can be found in the log and in the audit trail. */
+                    "X-Request-Id"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Envelope"];
+                };
+            };
+        };
+    };
     "get-performance-trends": {
         parameters: {
             query?: never;
@@ -4974,7 +5832,8 @@ export interface operations {
                      *           "setting": "downloads.max_concurrent_downloads",
                      *           "current": "3",
                      *           "advised": "2",
-                     *           "command": "ema config set downloads.max_concurrent_downloads 2"
+                     *           "command": "ema config set downloads.max_concurrent_downloads 2",
+                     *           "held_back": "monitoring.auto_apply is off"
                      *         }
                      *       ]
                      *     }

@@ -19,8 +19,8 @@ func TestTheDocumentationListsEveryMessageWithItsFields(t *testing.T) {
 		documented[row[1]] = row[2]
 	}
 	told := map[string]reflect.Type{
-		downloadProgress: reflect.TypeFor[progressMessage](), healthAlert: reflect.TypeFor[healthMessage](), updateAvailable: reflect.TypeFor[updateMessage](), modelAvailable: reflect.TypeFor[awaitedMessage](), availabilityChange: reflect.TypeFor[changeMessage](), storageAlert: reflect.TypeFor[storageMessage](),
-		downloadRetry: reflect.TypeFor[retryMessage](), bandwidthLimit: reflect.TypeFor[limitMessage](), storageMove: reflect.TypeFor[moveMessage](), benchmarkProgress: reflect.TypeFor[benchmarkMessage](),
+		downloadProgress: reflect.TypeFor[progressMessage](), healthAlert: reflect.TypeFor[healthMessage](), performanceAlert: reflect.TypeFor[performanceMessage](), updateAvailable: reflect.TypeFor[updateMessage](), modelAvailable: reflect.TypeFor[awaitedMessage](), availabilityChange: reflect.TypeFor[changeMessage](), storageAlert: reflect.TypeFor[storageMessage](),
+		downloadRetry: reflect.TypeFor[retryMessage](), bandwidthLimit: reflect.TypeFor[limitMessage](), storageMove: reflect.TypeFor[moveMessage](), optimization: reflect.TypeFor[optimizationMessage](), benchmarkProgress: reflect.TypeFor[benchmarkMessage](),
 	}
 	for _, kind := range types() {
 		text, ok := documented[kind]

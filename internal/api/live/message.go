@@ -119,6 +119,20 @@ type updateMessage struct {
 	MB       float64 `json:"download_mb"` // to be fetched, at most
 }
 
+// An optimizationMessage says that a setting was changed by itself, or back, or that this is decided.
+type optimizationMessage struct {
+	head
+	ID     string  `json:"optimization_id"`
+	Rule   string  `json:"optimization_type"`
+	Key    string  `json:"setting"`
+	From   string  `json:"from"`
+	To     string  `json:"to"`
+	Status string  `json:"status"`
+	Reason string  `json:"reason"`
+	Figure string  `json:"metric"`
+	Better float64 `json:"improvement_percent"` // 0 while it is unknown
+}
+
 // An awaitedMessage says that a model is available, to one who waited for it.
 type awaitedMessage struct {
 	head
@@ -133,6 +147,17 @@ type healthMessage struct {
 	Severity string `json:"severity"` // critical, warning or info
 	Message  string `json:"message"`
 	Advice   string `json:"recommended_action,omitempty"`
+}
+
+// A performanceMessage says that a figure has become worse, or is as it was again.
+type performanceMessage struct {
+	head
+	Metric   string  `json:"metric"`
+	Severity string  `json:"severity"` // warning, or info when it is well again
+	Message  string  `json:"message"`
+	Advice   string  `json:"recommended_action,omitempty"`
+	Before   float64 `json:"before"`
+	Now      float64 `json:"now"`
 }
 
 type retryMessage struct {
@@ -183,12 +208,18 @@ func encode(e event.Event) (*message, error) {
 	case event.Awaited:
 		h.Type = modelAvailable
 		body = awaitedMessage{h, d.ID}
+	case event.Optimization:
+		h.Type = optimization
+		body = optimizationMessage{h, d.ID, d.Rule, d.Key, d.From, d.To, d.Status, d.Reason, d.Figure, 100 * finite(d.Better)}
 	case event.Update:
 		h.Type = updateAvailable
 		body = updateMessage{h, d.Revision, d.Current, d.Latest, float64(d.Download) / float64(model.MiB)}
 	case event.Health:
 		h.Type = healthAlert
 		body = healthMessage{h, string(d.To), string(d.From), string(d.Severity), d.Message, d.Advice}
+	case event.Performance:
+		h.Type = performanceAlert
+		body = performanceMessage{h, d.Metric, string(d.Severity), d.Message, d.Advice, d.Before, d.Now}
 	case event.Retry:
 		h.Type = downloadRetry
 		body = retryMessage{h, d.Host, d.Class.String(), d.Error, d.Wait.Seconds()}
