@@ -1571,6 +1571,10 @@ export interface components {
         BenchmarkComparison: {
             /** @description Its file. */
             baseline: string;
+            /** @description Their medians in the baseline. */
+            before: {
+                [key: string]: number;
+            };
             /**
              * Format: int64
              * @description Metrics that both have.
@@ -4114,7 +4118,10 @@ export interface operations {
                      *           "baseline": "/var/lib/ema/baseline.json",
                      *           "timestamp": 1772271000,
                      *           "threshold": 0.2,
-                     *           "compared": 21,
+                     *           "compared": 1,
+                     *           "before": {
+                     *             "storage.hot.write_direct": 1990
+                     *           },
                      *           "regressions": [
                      *             {
                      *               "metric": "storage.hot.write_direct",
