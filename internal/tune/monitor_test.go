@@ -572,3 +572,60 @@ func (n *node) story() string {
 	}
 	return b.String()
 }
+
+func TestWhatCountsAsHelp(t *testing.T) {
+	r, _ := ruleNamed("more_connections")
+	some := func(name string, values ...float64) (all []Sample) {
+		for _, v := range values {
+			all = append(all, Sample{Figures: map[string]float64{name: v, retries: 0}})
+		}
+		return all
+	}
+	before := some(speed, 100, 101, 99, 100, 102, 98)
+	failing := some(speed, 150, 151, 149, 150, 152, 148)
+	for _, s := range failing {
+		s.Figures[retries] = 3
+	}
+	for promise, c := range map[string]struct {
+		with []Sample
+		says string // against it
+	}{
+		"half as much again":                  {some(speed, 150, 151, 149, 150, 152, 148), ""},
+		"surely more, and not worth it":       {some(speed, 103, 104, 103, 104, 103, 104), "not enough"},
+		"more, and perhaps by chance":         {some(speed, 110, 60, 112, 90, 111, 109), "may be chance"},
+		"more, but something else has broken": {failing, "downloads.retry_frequency is worse"},
+		"nothing known":                       {nil, "unknown"},
+	} {
+		if says := r.against(before, c.with); !strings.Contains(says, c.says) || (says == "") != (c.says == "") {
+			t.Errorf("%s: %q", promise, says)
+		}
+	}
+}
+
+func TestAnInterruptedChangeIsDoneAgain(t *testing.T) {
+	for lost := 1; lost <= 2; lost++ {
+		n := newNode(9)
+		n.shape, n.outside = thrashing, sinking(n.now)
+		for n.last().ID == "" {
+			n.step(t, lost)
+		}
+		if !n.last().Pending || (n.value(keyDownloads) == "3") != (lost == 2) {
+			t.Fatalf("interrupted at %d: %+v", lost, n.last())
+		}
+		n.step(t, 0)
+		if e := n.last(); e.ID != "1" || e.Pending || e.Stage != Measuring || n.value(keyDownloads) != "3" || len(n.changes) != 1 {
+			t.Errorf("interrupted at %d: %+v, changed %d times", lost, e, len(n.changes))
+		}
+	}
+}
+
+func TestAnotherLimitEndsAnExperiment(t *testing.T) {
+	n := newNode(10)
+	n.shape, n.outside = thrashing, sinking(n.now)
+	n.becomes(t, Measuring)
+	n.limit = 500 // far away, but whoever sets it may have changed more
+	n.step(t, 0)
+	if e := n.last(); e.Stage != Undone || !strings.Contains(e.Why, "limit") || len(n.stored) != 0 {
+		t.Errorf("%+v", e)
+	}
+}
