@@ -395,6 +395,16 @@ func (c *Client) ConfigUpdate(ctx context.Context, part map[string]any) (r Reloa
 	return r, c.call(ctx, http.MethodPut, "/config/update", part, &r)
 }
 
+// ConfigProfiles asks which profiles there are, and what each would change there.
+func (c *Client) ConfigProfiles(ctx context.Context) (p Profiles, err error) {
+	return p, c.call(ctx, http.MethodGet, "/config/profile", nil, &p)
+}
+
+// ConfigProfile lets a profile hold; an empty name is none.
+func (c *Client) ConfigProfile(ctx context.Context, name string) (r Reloaded, err error) {
+	return r, c.call(ctx, http.MethodPut, "/config/profile", ProfileRequest{Profile: name}, &r)
+}
+
 // ConfigValidate has settings judged as ConfigUpdate would judge them, and changes nothing. Mistakes are no error.
 func (c *Client) ConfigValidate(ctx context.Context, part map[string]any) (v Validated, err error) {
 	return v, c.call(ctx, http.MethodPost, "/config/validate", part, &v)

@@ -378,6 +378,8 @@ func TestEachMethodAsksWhereTheContractSays(t *testing.T) {
 		},
 		"DELETE /api/v1/models/acme%2Ftiny":                      func() error { _, err := c.DeleteModel(ctx, "acme/tiny"); return err },
 		"GET /api/v1/config/current":                             func() error { _, err := c.ConfigCurrent(ctx); return err },
+		"GET /api/v1/config/profile":                             func() error { _, err := c.ConfigProfiles(ctx); return err },
+		`PUT /api/v1/config/profile {"profile":"low_latency"}`:   func() error { _, err := c.ConfigProfile(ctx, "low_latency"); return err },
 		`PUT /api/v1/config/update {"log":{"level":"debug"}}`:    func() error { _, err := c.ConfigUpdate(ctx, part); return err },
 		`POST /api/v1/config/validate {"log":{"level":"debug"}}`: func() error { _, err := c.ConfigValidate(ctx, part); return err },
 		"GET /api/v1/config/schema": func() error {

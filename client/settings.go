@@ -34,3 +34,29 @@ type SettingMistake struct {
 	Want    string `json:"want,omitempty"`
 	Nearest string `json:"nearest,omitempty"` // the known key that is spelled most like it
 }
+
+// Profiles are the sets of settings that optimization_profile may name.
+type Profiles struct {
+	Profile  string    `json:"profile"`  // that holds; empty for none
+	Profiles []Profile `json:"profiles"` // never null
+}
+
+// A Profile is a set of defaults: what somebody has set counts more.
+type Profile struct {
+	Name     string           `json:"name"`
+	Changes  []SettingChange  `json:"changes"`  // what would differ here, if this one held; never null
+	Warnings []SettingWarning `json:"warnings"` // about what would hold then; never null
+}
+
+// A SettingChange is a key of the configuration with its value, and the one that it would have.
+type SettingChange struct {
+	Key             string `json:"key"`
+	Now             any    `json:"now"`
+	Then            any    `json:"then"`
+	RestartRequired bool   `json:"restart_required"` // it acts once the daemon is started again
+}
+
+// ProfileRequest chooses a profile.
+type ProfileRequest struct {
+	Profile string `json:"profile" enum:",high_throughput,low_latency,resource_constrained" doc:"Empty for none."`
+}

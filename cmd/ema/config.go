@@ -21,7 +21,7 @@ func configCommand(a *app) *cobra.Command {
 		Short:   "Write, check and show the configuration",
 		Example: "  ema config init\n  ema config validate\n  ema config show --origin\n  ema config set downloads.max_concurrent_downloads 4",
 	}
-	cmd.AddCommand(configInit(a), configShow(a), configValidate(a), configSchema(a), configSet(a), configUnset(a))
+	cmd.AddCommand(configInit(a), configShow(a), configValidate(a), configSchema(a), configSet(a), configUnset(a), configProfile(a))
 	return cmd
 }
 

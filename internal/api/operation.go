@@ -51,6 +51,8 @@ const (
 	opUpdate               = "update-config"
 	opSchema               = "get-config-schema"
 	opValidate             = "validate-config"
+	opConfigProfiles       = "list-config-profiles"
+	opProfileSet           = "set-config-profile"
 	opHealth               = "get-health"
 	opHealthOf             = "get-health-" // and the name of the part
 	opVersion              = "get-version"
@@ -132,6 +134,8 @@ func roles() map[string]trust.Role {
 		opUpdate:              trust.Admin,
 		opSchema:              trust.Admin,
 		opValidate:            trust.Admin,
+		opConfigProfiles:      trust.Admin,
+		opProfileSet:          trust.Admin,
 		opHealth:              trust.Admin,
 		opVersion:             trust.Admin,
 		opResources:           trust.Admin,

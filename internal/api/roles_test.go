@@ -22,6 +22,8 @@ func requestOf(r *route) (path, body string) {
 		body = `{"model_id":"acme/new","action":"start"}`
 	case opUpdate, opValidate:
 		body = `{"log":{}}`
+	case opProfileSet:
+		body = `{"profile":"low_latency"}`
 	case opMove:
 		body = `{"model_id":"acme/here","tier":"cold"}`
 	case opPin:

@@ -54,6 +54,8 @@ type settings interface {
 	Current(ctx context.Context) (any, error)
 	// Update changes some settings, or none when one of them is wrong.
 	Update(ctx context.Context, patch json.RawMessage) (Reloaded, error)
+	// Profiles are all profiles, with what each would change.
+	Profiles(ctx context.Context) (client.Profiles, error)
 	// Schema is the JSON Schema of a configuration file.
 	Schema() (json.RawMessage, error)
 	// Validate judges settings as Update would, and says what would change. An error with the method Fields has all

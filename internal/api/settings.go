@@ -33,6 +33,23 @@ func (s *Server) offerSettings(rt *router) {
 		says: Reloaded{Success: true, Updated: []string{"download.max_concurrent_downloads"}, RestartKeys: []string{}},
 	}, s.update)
 	register(rt, operation{
+		id: opConfigProfiles, method: http.MethodGet, path: Base + "/config/profile", tag: tagSettings, summary: "See the profiles, and what each would change here",
+		text: "A profile is a set of defaults: what somebody has set counts more, and is not among its changes.",
+		says: client.Profiles{Profiles: []client.Profile{{
+			Name:    "low_latency",
+			Changes: []client.SettingChange{{Key: "api.cache_ttl_seconds", Now: 30, Then: 60}}, Warnings: []client.SettingWarning{},
+		}}},
+	}, func(ctx context.Context, _ *struct{}) (*client.Profiles, error) {
+		all, err := s.Settings.Profiles(ctx)
+		return &all, err
+	})
+	register(rt, operation{
+		id: opProfileSet, method: http.MethodPut, path: Base + "/config/profile", tag: tagSettings, summary: "Choose a profile",
+		text: "As /config/update does it with optimization_profile. An empty name is no profile.",
+		asks: map[string]any{"one": client.ProfileRequest{Profile: "low_latency"}},
+		says: Reloaded{Success: true, Updated: []string{"api.cache_ttl_seconds"}, RestartKeys: []string{}},
+	}, s.chooseProfile)
+	register(rt, operation{
 		id: opSchema, method: http.MethodGet, path: Base + "/config/schema", tag: tagSettings, summary: "Get the JSON Schema of a configuration file",
 		tagged: true, schema: reflect.TypeFor[map[string]any](),
 	}, func(context.Context, *struct{}) (*json.RawMessage, error) {
@@ -60,6 +77,17 @@ func (s *Server) update(ctx context.Context, r *partOfSettings) (*Reloaded, erro
 	}
 	aim(ctx, strings.Join(done.Updated, ","))
 	return listed(done), nil
+}
+
+// A choiceOfProfile is the body of a request for a profile.
+type choiceOfProfile struct{ Body client.ProfileRequest }
+
+func (s *Server) chooseProfile(ctx context.Context, r *choiceOfProfile) (*Reloaded, error) {
+	patch, err := json.Marshal(map[string]string{"optimization_profile": r.Body.Profile})
+	if err != nil {
+		return nil, err
+	}
+	return s.update(ctx, &partOfSettings{Body: patch})
 }
 
 // listed is r without lists that are null.

@@ -71,6 +71,12 @@ func (b board) Update(ctx context.Context, patch json.RawMessage) (Reloaded, err
 	return Reloaded{Success: true, Updated: []string{"download.a", "log.level"}, RestartRequired: true, RestartKeys: []string{"log.level"}}, nil
 }
 
+func (board) Profiles(context.Context) (client.Profiles, error) {
+	return client.Profiles{Profiles: []client.Profile{{
+		Name: "low_latency", Changes: []client.SettingChange{{Key: "api.cache_ttl_seconds", Now: 30, Then: 60}}, Warnings: []client.SettingWarning{},
+	}}}, nil
+}
+
 func (board) Schema() (json.RawMessage, error) {
 	return json.RawMessage(`{"type":"object"}`), nil
 }

@@ -42,6 +42,7 @@ type AssessSettings struct {
 	Program string   // this program
 	Name    string   // as which it is called
 	Environ []string // its environment, from which what concerns ema and hubs is taken out
+	Profile string   // the value of optimization_profile; empty = none
 	Places  []Place  // the first is that of the store; each gets a folder that is removed in the end
 
 	Progress func(what string)                                     // what begins; nil = not

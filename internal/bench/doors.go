@@ -86,7 +86,7 @@ func (r *assessor) command(ctx context.Context, folder, url string, args ...stri
 	})
 	c.Env = append(c.Env, "HOME="+folder, "XDG_CONFIG_HOME="+folder, "XDG_CACHE_HOME="+folder, "XDG_STATE_HOME="+folder,
 		"EMA_STORE__PATH="+filepath.Join(folder, "hub"), "EMA_STORE__STATE_DIR="+filepath.Join(folder, "state"),
-		"EMA_SERVER__LISTEN=127.0.0.1:0", "EMA_SERVER__METRICS_LISTEN=", "EMA_RATE_LIMIT__REQUESTS_PER_MINUTE=0", "HF_ENDPOINT="+url, "HF_TOKEN=")
+		"EMA_SERVER__LISTEN=127.0.0.1:0", "EMA_SERVER__METRICS_LISTEN=", "EMA_RATE_LIMIT__REQUESTS_PER_MINUTE=0", "EMA_OPTIMIZATION_PROFILE="+r.Profile, "HF_ENDPOINT="+url, "HF_TOKEN=")
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
 	c.WaitDelay = 10 * time.Second
 	return c, nil

@@ -25,3 +25,13 @@ func profile(name string) (*node, error) {
 	doc.locate("profile " + name)
 	return doc, nil
 }
+
+// Profiles are the names of all profiles, in the order of the guide.
+func Profiles() []string {
+	all, _ := parse("profiles.json", profiles) // which the tests have read
+	var names []string
+	for _, f := range all.fields {
+		names = append(names, f.name)
+	}
+	return names
+}

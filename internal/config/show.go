@@ -41,15 +41,22 @@ func (e *Effective) Values() map[string]any {
 		case k.isSection():
 			sections[path] = make(map[string]any)
 			parent[last(path)] = sections[path]
-		case k.secret != "":
-			parent[last(path)] = hide(k.secret, v.String())
-		case v.Kind() == reflect.Slice && v.IsNil():
-			parent[last(path)] = []any{}
 		default:
-			parent[last(path)] = v.Interface()
+			parent[last(path)] = k.shown(v)
 		}
 	})
 	return values
+}
+
+// shown is a value for JSON, unless it is a secret.
+func (k *key) shown(v reflect.Value) any {
+	switch {
+	case k.secret != "":
+		return hide(k.secret, v.String())
+	case v.Kind() == reflect.Slice && v.IsNil():
+		return []any{}
+	}
+	return v.Interface()
 }
 
 // Origins tells for every key where its value came from.
