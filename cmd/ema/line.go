@@ -51,7 +51,6 @@ func (a *app) line(command string, offline bool, waiting func(store.Owner)) (*li
 	// Little of the heap lives long, and memory that is new to the process costs more than collecting: pulling 1.1 GiB in
 	// 3,002 files peaks at 56 MiB instead of 75, for no more CPU time.
 	a.collectAt(25)
-	a.keepWithin(heapOfLine)
 	e, err := a.settings()
 	if err != nil {
 		return nil, err
@@ -357,17 +356,6 @@ func cachePolicy(name string) store.Cache {
 		return store.CacheDrop
 	}
 	return store.CacheAuto
-}
-
-// heapOfLine is what the heap of one pull is kept within, if it can be: what the buffers of all connections need when the machine
-// is so busy that many of them wait to be written. The program itself takes as much again.
-const heapOfLine = 36 * model.MiB
-
-// keepWithin collects, and gives back, as much as it takes for the heap to stay within most, unless GOMEMLIMIT says something else.
-func (a *app) keepWithin(most model.Bytes) {
-	if a.getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(int64(most))
-	}
 }
 
 // collectAt sets how much the heap grows between collections, in percent, unless GOGC does.

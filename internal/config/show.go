@@ -48,7 +48,7 @@ func (e *Effective) Values() map[string]any {
 	return values
 }
 
-// shown is a value for JSON, unless it is a secret.
+// shown is a value for JSON, with a secret hidden.
 func (k *key) shown(v reflect.Value) any {
 	switch {
 	case k.secret != "":

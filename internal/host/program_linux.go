@@ -1,8 +1,6 @@
 package host
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"os"
 	"strings"
@@ -10,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ForgetProgram tells the kernel that what it has mapped of the program's own code and constants isn't needed for now. The kernel
+// ForgetProgram tells the kernel that what it has mapped of the program's own code and constants isn't needed at the moment. The kernel
 // maps whatever lies around a page that is touched, so what ran once, at the start, counts as the process's memory until it ends.
 // What is needed again comes back from the page cache. Only what nothing can have written to is let go of.
 func ForgetProgram() error {
@@ -22,13 +20,13 @@ func ForgetProgram() error {
 	if err != nil {
 		return err
 	}
-	for lines := bufio.NewScanner(bytes.NewReader(maps)); lines.Scan(); {
+	for line := range strings.Lines(string(maps)) {
 		var from, to uintptr
 		var may string
-		if !strings.HasSuffix(lines.Text(), " "+self) {
+		if !strings.HasSuffix(line, " "+self+"\n") {
 			continue
 		}
-		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s", &from, &to, &may); err != nil || strings.Contains(may, "w") {
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &may); err != nil || strings.Contains(may, "w") {
 			continue
 		}
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {
