@@ -14,6 +14,7 @@ import (
 
 func TestWhatIsAnsweredAboutModelsIsWhatTheDaemonHasJustDone(t *testing.T) {
 	_, environ := quickHub(t)
+	environ = append(environ, "EMA_HEALTH__AUTO_REPAIR=false") // here somebody repairs by hand, and removes right after it
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
 	daemon := serving(ctx, t, environ)

@@ -123,7 +123,8 @@ func (d *daemon) removeModel(ctx context.Context, id model.ID) (freed int64, err
 	defer open()
 	if busy[id] {
 		return 0, &model.Error{
-			Op: "remove", Class: model.Busy, Model: id, Err: errors.New("it is being downloaded"), Hint: "wait until it is here, or cancel its download",
+			Op: "remove", Class: model.Busy, Model: id, Err: errors.New("it is being downloaded, moved or repaired"),
+			Hint: "wait until that is over, or cancel its download",
 		}
 	}
 	if _, err := d.line.Store.Model(id); err != nil {

@@ -173,13 +173,13 @@ func (a *app) share(ctx context.Context, s *store.Store, w *store.Writer, dryRun
 	return done, err
 }
 
-// spares refuses to take away what the daemon is downloading.
+// spares refuses to take away what the daemon is downloading, moving or repairing.
 func (a *app) spares(name string, r store.Removal) error {
 	for _, d := range r.Items {
 		if a.busy[d.Model] {
 			return &model.Error{
-				Op: "remove", Class: model.Busy, Model: d.Model, Err: errors.New("it is being downloaded"),
-				Hint: "wait until it is here, or stop that with: ema cancel " + shellWord(d.Model.Public()),
+				Op: "remove", Class: model.Busy, Model: d.Model, Err: errors.New("it is being downloaded, moved or repaired"),
+				Hint: "wait until that is over, or stop its download with: ema cancel " + shellWord(d.Model.Public()),
 			}
 		}
 	}

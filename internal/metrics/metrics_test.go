@@ -38,6 +38,8 @@ func everything() Settings {
 		Health:    func() map[model.Condition]int { return map[model.Condition]int{model.Healthy: 7, model.Corrupted: 1} },
 		History:   func() History { return History{Waiting: 5, Written: 600, Dropped: 2, Away: true} },
 		WebSocket: func() WebSocket { return WebSocket{Clients: 2, Sent: 30, Superseded: 4, ClosedSlow: 1} },
+
+		Regressions: func() int { return 2 },
 	}
 }
 
