@@ -43,7 +43,7 @@ type Profiles struct {
 
 // A Profile is a set of defaults: what somebody has set counts more.
 type Profile struct {
-	Name     string           `json:"name"`
+	Name     string           `json:"name"`     // empty: none of them holds then
 	Changes  []SettingChange  `json:"changes"`  // what would differ here, if this one held; never null
 	Warnings []SettingWarning `json:"warnings"` // about what would hold then; never null
 }

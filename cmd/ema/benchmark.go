@@ -152,7 +152,8 @@ func (m measurement) measure(ctx context.Context) (bench.Assessment, error) {
 	return found, err
 }
 
-func (a *app) benchmark(ctx context.Context, b benchmark) error {
+// check refuses flags that make no sense.
+func (b benchmark) check() error {
 	switch {
 	case b.full && len(b.suites) > 0:
 		return &usageError{errors.New("--full-assessment is of all suites; leave --suite out, or it")}
@@ -160,6 +161,29 @@ func (a *app) benchmark(ctx context.Context, b benchmark) error {
 		return &usageError{fmt.Errorf("--repeats %d: want 1 to 1000, or 0 for as many as it takes", b.repeats)}
 	case b.size < 0 || b.size > 1<<20:
 		return &usageError{fmt.Errorf("--size %d: want a number of MiB", b.size)}
+	}
+	return nil
+}
+
+// measure does it, says beforehand how long that takes, after what turn says, and shows how far it is.
+func (a *app) measure(ctx context.Context, m measurement, turn string) (bench.Assessment, error) {
+	least, most, err := m.Estimate()
+	if err != nil {
+		return bench.Assessment{}, err
+	}
+	if !a.quiet {
+		fmt.Fprintf(a.stderr, "%sthis takes %s\n", turn, estimate(least, most))
+	}
+	m.Course = &bench.Course{} // m may have been measured before
+	bar := a.startBar(m.inOrder(), m.Course)
+	defer bar.stop()
+	m.Progress = bar.show
+	return m.measure(ctx)
+}
+
+func (a *app) benchmark(ctx context.Context, b benchmark) error {
+	if err := b.check(); err != nil {
+		return err
 	}
 	st, err := a.store()
 	if err != nil {
@@ -173,17 +197,7 @@ func (a *app) benchmark(ctx context.Context, b benchmark) error {
 	if err != nil {
 		return err
 	}
-	least, most, err := m.Estimate()
-	if err != nil {
-		return err
-	}
-	if !a.quiet {
-		fmt.Fprintln(a.stderr, "this takes "+estimate(least, most))
-	}
-	bar := a.startBar(m.inOrder(), m.Course)
-	m.Progress = bar.show
-	found, err := m.measure(ctx)
-	bar.stop()
+	found, err := a.measure(ctx, m, "")
 	if found.Seconds == 0 {
 		return err
 	}

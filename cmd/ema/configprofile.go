@@ -82,19 +82,22 @@ type profileEffect struct {
 }
 
 func (a *app) configProfile(ctx context.Context, r profileRequest) error {
+	b, value := benchmark{suites: []string{"downloads", "api"}, size: r.size, repeats: r.repeats}, r.name
+	if r.name == noProfile {
+		value = ""
+	}
 	switch {
-	case r.name != "" && r.name != noProfile && !slices.Contains(config.Profiles(), r.name):
+	case value != "" && !slices.Contains(config.Profiles(), value):
 		return &usageError{fmt.Errorf("there is no profile %q; there are %s and %s", r.name, strings.Join(config.Profiles(), ", "), noProfile)}
 	case r.name == "" && (r.apply || r.measure):
 		return &usageError{errors.New("name the profile, e.g. ema config profile high_throughput --measure")}
 	case !r.measure && (r.size != 0 || r.repeats != 0):
 		return &usageError{errors.New("--size and --repeats are for --measure")}
-	case r.repeats < 0 || r.repeats > 1000:
-		return &usageError{fmt.Errorf("--repeats %d: want 1 to 1000, or 0 for as many as it takes", r.repeats)}
-	case r.size < 0 || r.size > 1<<20:
-		return &usageError{fmt.Errorf("--size %d: want a number of MiB", r.size)}
 	case r.measure && a.named() != "":
 		return &usageError{errors.New("--measure measures this machine; leave --server out, and run it there")}
+	}
+	if err := b.check(); err != nil {
+		return err
 	}
 	all, err := a.profiles(ctx)
 	if err != nil {
@@ -105,17 +108,17 @@ func (a *app) configProfile(ctx context.Context, r profileRequest) error {
 	}
 	found := measuredProfile{From: all.Profile}
 	for _, p := range all.Profiles {
-		if p.Name == r.name {
+		if p.Name == value {
 			found.Profile = p
 		}
 	}
 	if r.measure {
-		if found.Measured, err = a.measureProfiles(ctx, r, all.Profile); err != nil {
+		if found.Measured, err = a.measureProfiles(ctx, b, all.Profile, value); err != nil {
 			return err
 		}
 	}
 	if r.apply {
-		patch, err := config.Set("optimization_profile", profileValue(r.name))
+		patch, err := config.Set("optimization_profile", value)
 		if err != nil {
 			return err
 		}
@@ -129,14 +132,6 @@ func (a *app) configProfile(ctx context.Context, r profileRequest) error {
 		fmt.Fprintf(a.stderr, "ema: note: %s: %s\n", w.Key, w.Message)
 	}
 	return a.result(found, func(w io.Writer) error { return printProfile(w, found) })
-}
-
-// profileValue is the value of optimization_profile for a name of the command line.
-func profileValue(name string) string {
-	if name == noProfile {
-		return ""
-	}
-	return name
 }
 
 // profiles are all of them, and none, with what each would change: in the daemon, or where there is none.
@@ -175,8 +170,8 @@ func (b board) Profiles(context.Context) (client.Profiles, error) {
 // profilesFrom finds out what each profile would change in the settings that hold.
 func profilesFrom(now *config.Effective, judge func(json.RawMessage) (changing, error)) (client.Profiles, error) {
 	all := client.Profiles{Profile: now.OptimizationProfile, Profiles: []client.Profile{}}
-	for _, name := range append(config.Profiles(), noProfile) {
-		patch, err := config.Set("optimization_profile", profileValue(name))
+	for _, name := range append(config.Profiles(), "") {
+		patch, err := config.Set("optimization_profile", name)
 		if err != nil {
 			return all, err
 		}
@@ -197,7 +192,7 @@ func profilesFrom(now *config.Effective, judge func(json.RawMessage) (changing, 
 
 // measureProfiles measures with the profile that holds and with the other one: that, this, this and that again, so that what changes
 // steadily on the machine meanwhile weighs on both alike.
-func (a *app) measureProfiles(ctx context.Context, r profileRequest, holds string) ([]profileEffect, error) {
+func (a *app) measureProfiles(ctx context.Context, b benchmark, holds, other string) ([]profileEffect, error) {
 	st, err := a.store()
 	if err != nil {
 		return nil, err
@@ -206,24 +201,14 @@ func (a *app) measureProfiles(ctx context.Context, r profileRequest, holds strin
 	if err != nil {
 		return nil, err
 	}
+	m, err := b.prepare(a.environ, e, st)
+	if err != nil {
+		return nil, err
+	}
 	var now, then []bench.Assessment
-	for i, profile := range []string{holds, profileValue(r.name), profileValue(r.name), holds} {
-		m, err := benchmark{suites: []string{"downloads", "api"}, size: r.size, repeats: r.repeats}.prepare(a.environ, e, st)
-		if err != nil {
-			return nil, err
-		}
+	for i, profile := range []string{holds, other, other, holds} {
 		m.Profile = profile
-		if !a.quiet {
-			least, most, err := m.Estimate()
-			if err != nil {
-				return nil, err
-			}
-			fmt.Fprintf(a.stderr, "turn %d of 4, profile %s: this takes %s\n", i+1, cmp.Or(profile, noProfile), estimate(least, most))
-		}
-		bar := a.startBar(m.inOrder(), m.Course)
-		m.AssessSettings.Progress = bar.show
-		found, err := m.measure(ctx)
-		bar.stop()
+		found, err := a.measure(ctx, m, fmt.Sprintf("turn %d of 4, profile %s: ", i+1, cmp.Or(profile, noProfile)))
 		if err != nil {
 			return nil, err
 		}
@@ -276,31 +261,32 @@ func printProfiles(w io.Writer, all client.Profiles) error {
 	for _, p := range all.Profiles {
 		holds, what := "", fmt.Sprintf("%d settings", len(p.Changes))
 		switch {
-		case profileValue(p.Name) == all.Profile:
+		case p.Name == all.Profile:
 			holds, what = "yes", ""
 		case len(p.Changes) == 0:
 			what = "nothing: what it sets is set already"
 		case len(p.Changes) == 1:
 			what = p.Changes[0].Key
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", p.Name, holds, what)
+		fmt.Fprintf(t, "%s\t%s\t%s\n", cmp.Or(p.Name, noProfile), holds, what)
 	}
 	return t.Flush()
 }
 
 func printProfile(w io.Writer, p measuredProfile) error {
+	name := cmp.Or(p.Name, noProfile)
 	switch {
-	case profileValue(p.Name) == p.From:
-		if _, err := fmt.Fprintf(w, "%s holds already\n", p.Name); err != nil {
+	case p.Name == p.From:
+		if _, err := fmt.Fprintf(w, "%s holds already\n", name); err != nil {
 			return err
 		}
 	case len(p.Changes) == 0:
-		if _, err := fmt.Fprintf(w, "%s would change nothing here: what it sets is set already\n", p.Name); err != nil {
+		if _, err := fmt.Fprintf(w, "%s would change nothing here: what it sets is set already\n", name); err != nil {
 			return err
 		}
 	default:
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "SETTING\tNOW\tWITH "+p.Name+"\tACTS")
+		fmt.Fprintln(t, "SETTING\tNOW\tWITH "+name+"\tACTS")
 		for _, c := range p.Changes {
 			acts := "at once"
 			if c.RestartRequired {
@@ -315,7 +301,7 @@ func printProfile(w io.Writer, p measuredProfile) error {
 	if len(p.Measured) > 0 {
 		fmt.Fprintln(w)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "MEASURED\tNOW\tWITH "+p.Name+"\tEFFECT")
+		fmt.Fprintln(t, "MEASURED\tNOW\tWITH "+name+"\tEFFECT")
 		for _, e := range p.Measured {
 			fmt.Fprintf(t, "%s\t%.4g %s\t%.4g %s\t%s\n", e.Metric, e.Now, e.Unit, e.Then, e.Unit, e.effect())
 		}
@@ -326,7 +312,7 @@ func printProfile(w io.Writer, p measuredProfile) error {
 	if p.Applied == nil {
 		return nil
 	}
-	text := fmt.Sprintf("the profile is %s now", p.Name)
+	text := fmt.Sprintf("the profile is %s now", name)
 	if p.Applied.RestartRequired {
 		text += "; start the daemon again, so that all of it acts"
 	}

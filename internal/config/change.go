@@ -16,10 +16,7 @@ type Difference struct {
 // Differences are what differs between two configurations, in the order of the sections; what is of named sections that are gone
 // comes last.
 func Differences(from, to *Effective) (all []Difference) {
-	type value struct {
-		raw   any
-		shown any
-	}
+	type value struct{ raw, shown any }
 	values := map[string]value{}
 	from.walk(func(path string, k *key, v reflect.Value) {
 		if !k.isSection() {

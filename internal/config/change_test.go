@@ -1,9 +1,11 @@
 package config_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"ema/internal/config"
@@ -43,5 +45,20 @@ func TestChangesSayWhatActsAndWhatNeedsARestart(t *testing.T) {
 				t.Errorf("acting %q, restart %q, want %q and %q", acting, restart, c.acting, c.restart)
 			}
 		})
+	}
+}
+
+func TestDifferencesHideSecrets(t *testing.T) {
+	load := func(token string) *config.Effective {
+		t.Helper()
+		e, err := config.Load(config.Request{Environ: []string{"EMA_DATABASE__URL=postgres://ema:" + token + "@127.0.0.1/ema"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	all := config.Differences(load("one-secret"), load("two-secret"))
+	if len(all) != 1 || all[0].Key != "database.url" || strings.Contains(fmt.Sprint(all), "-secret") {
+		t.Errorf("they are %+v", all)
 	}
 }

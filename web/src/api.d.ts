@@ -3187,6 +3187,7 @@ export interface components {
         Profile: {
             /** @description What would differ here, if this one held; never null. */
             changes: components["schemas"]["SettingChange"][];
+            /** @description Empty: none of them holds then. */
             name: string;
             /** @description About what would hold then; never null. */
             warnings: components["schemas"]["SettingWarning"][];
