@@ -20,6 +20,7 @@ import (
 	"ema/internal/config"
 	"ema/internal/event"
 	"ema/internal/health"
+	"ema/internal/insight"
 	"ema/internal/ledger"
 	"ema/internal/model"
 	"ema/internal/pipeline"
@@ -35,6 +36,8 @@ const (
 	soonestRepair, latestRepair = time.Hour, 48 * time.Hour
 	// comparing is how often it is asked how fast users find the models.
 	comparing = 15 * time.Minute
+	// readsCompared is how old a full check may be whose speed is compared with others.
+	readsCompared = 90 * 24 * time.Hour
 	// mostChecks is how many full checks may wait that somebody has asked for.
 	mostChecks = 1000
 )
@@ -63,6 +66,7 @@ type clinic struct {
 	swept    time.Time                            // when all models were looked at last; zero before the first time
 	rate     float64                              // bytes per second of the last full check; 0 before the first
 	slowness map[model.ID]client.PerformanceTrend // of models whose users have told of durations
+	reads    map[model.ID]*float64                // how fast each model was read lately, against before
 }
 
 // A chart is what the clinic knows of one model. The clinic's lock guards it.
@@ -321,7 +325,7 @@ func (c *clinic) judge(m store.Model, changing map[model.ID]bool) {
 	c.mu.Lock()
 	p := c.chart(m.ID)
 	f, found := factsOf(c.d.line.Store, m, p.found, p.read)
-	f.Performance = c.slowness[m.ID].Score
+	f.Used, f.Read = c.slowness[m.ID].Score, c.reads[m.ID]
 	f.Interval, f.Failure, f.Now = auto.ScrubIntervalHours.Duration(), p.failure, now
 	p.looked, p.size, p.judged = now, m.Size, found
 	was := p.said
@@ -579,18 +583,11 @@ func (c *clinic) well(id model.ID) snapshot.Wellbeing {
 	return w
 }
 
-// compare asks from time to time how fast users find the models, until ctx ends.
+// compare asks from time to time how fast users find the models, and how fast they were read, until ctx ends.
 func (c *clinic) compare(ctx context.Context) error {
 	for {
 		if db, err := c.d.history.Database(); err == nil {
-			if all, err := performances(ctx, db, time.Now()); err == nil {
-				c.mu.Lock()
-				c.slowness = all
-				c.mu.Unlock()
-				for id := range all {
-					c.touched(id)
-				}
-			} else if ctx.Err() == nil {
+			if err := c.compareNow(ctx, db, time.Now()); err != nil && ctx.Err() == nil {
 				c.d.log.Warn("how fast models are is not known", "error", err.Error())
 			}
 		}
@@ -598,6 +595,36 @@ func (c *clinic) compare(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// compareNow asks that once.
+func (c *clinic) compareNow(ctx context.Context, db *ledger.Ledger, now time.Time) error {
+	used, err := performances(ctx, db, now)
+	if err != nil {
+		return err
+	}
+	checks, err := db.FullReads(ctx, now.Add(-readsCompared))
+	if err != nil {
+		return err
+	}
+	reads := map[model.ID][]insight.Read{}
+	for _, h := range checks {
+		reads[h.Model] = append(reads[h.Model], insight.Read{Bytes: h.Bytes, Took: h.Duration})
+	}
+	scores := make(map[model.ID]*float64, len(reads))
+	for id, all := range reads {
+		scores[id] = insight.ReadSpeed(all)
+	}
+	c.mu.Lock()
+	c.slowness, c.reads = used, scores
+	c.mu.Unlock()
+	for id := range used {
+		c.touched(id)
+	}
+	for id := range scores {
+		c.touched(id)
+	}
+	return nil
 }
 
 // Health is how well some models are, or all.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,6 +245,57 @@ func quietDaemon(t *testing.T, environ ...string) (*daemon, model.ID) {
 		}
 	})
 	return d, id
+}
+
+// A model whose full checks have become slow is degraded, and says why; that other models are fast doesn't matter.
+func TestAModelThatIsReadMoreSlowlyThanBeforeIsDegraded(t *testing.T) {
+	d, id := quietDaemon(t)
+	m, err := d.line.Store.Model(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	tell := func(of model.ID, kind string, seconds ...int) {
+		var b ledger.Batch
+		for i, s := range seconds {
+			b.Checks = append(b.Checks, model.HealthCheck{
+				Model: of, Commit: "c0ffee", At: now.Add(time.Duration(i-len(seconds)) * time.Hour), Kind: kind, Overall: model.Healthy,
+				Files: 1, Bytes: model.GiB, Duration: time.Duration(s) * time.Second,
+			})
+		}
+		d.history.Tell(b)
+	}
+	tell(id, "full", 2, 2, 2, 2, 2, 8, 8, 8)
+	tell(id, "scrub", 100, 100, 100, 100, 100, 1, 1, 1) // which is as slow as it is told to be
+	tell(model.ID{Name: "acme/other"}, "full", 2, 2, 2, 2, 2, 2, 2, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.history.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	if err := d.history.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := d.history.Database()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.clinic.compareNow(t.Context(), db, now); err != nil {
+		t.Fatal(err)
+	}
+	d.clinic.judge(m, nil)
+	h := d.clinic.Health(t.Context(), []model.ID{id}).Models[id.Public()]
+	if h.Overall != string(model.Degraded) || h.Performance == nil || *h.Performance != 0.25 ||
+		!slices.Contains(h.Issues, "its files are read more slowly than before: at 25 % of the speed") {
+		t.Errorf("it is %+v", h)
+	}
+	if other := d.clinic.reads[model.ID{Name: "acme/other"}]; other == nil || *other != 1 {
+		t.Errorf("the other is read at %v", other)
+	}
 }
 
 // A scrub reads what nobody has read for long, finds what shows in no date, and goes on after a restart where it was.

@@ -7,7 +7,8 @@
 //	             since a model with one wrong file does not load as it should
 //	  proof      1 while the last full check is no older than two intervals, then falling evenly to 0.8 at ten; 0.8
 //	             when the bytes were never all read here
-//	performance  what its users have told, against its own history (see the analytics)
+//	performance  how long its users say that it takes, and how fast full checks have read it, against its own history (see the
+//	             analytics): the worse of both
 //	health       integrity × (3 + performance) / 4; without a performance just the integrity
 package health
 
@@ -46,8 +47,8 @@ type Facts struct {
 	Checked time.Time
 	// Interval is how often that should happen; 0 = never by itself.
 	Interval time.Duration
-	// Performance is how fast its users find it, against before; nil when nobody knows.
-	Performance *float64
+	// Used is how fast its users find it, and Read how fast its bytes are read, against before; nil when nobody knows.
+	Used, Read *float64
 	// Source reports whether what is damaged can be fetched again; what was tried in vain is in Failure, in words.
 	Source  bool
 	Failure string
@@ -71,7 +72,7 @@ const (
 
 // Judge says how well a model is that is called name on a command line.
 func Judge(name string, f Facts) Verdict {
-	v := Verdict{Performance: f.Performance, Issues: []string{}, Recommendations: []string{}}
+	v := Verdict{Performance: worse(f.Used, f.Read), Issues: []string{}, Recommendations: []string{}}
 	var bad, unread, changed, odd int
 	var right, all model.Bytes
 	for _, state := range []string{Damaged, Missing, Unreadable, Changed, Unknown, OK} {
@@ -154,10 +155,18 @@ func (v *Verdict) score(f Facts, right, all model.Bytes, bad, unread int) {
 	}
 	integrity := share * Proof(f.Now, f.Checked, f.Interval)
 	health := integrity
-	if f.Performance != nil {
-		health *= (3 + *f.Performance) / 4
+	if v.Performance != nil {
+		health *= (3 + *v.Performance) / 4
 	}
 	v.Integrity, v.Health = &integrity, &health
+}
+
+// worse is the worse of two scores of which either may be unknown.
+func worse(a, b *float64) *float64 {
+	if a == nil || b != nil && *b < *a {
+		return b
+	}
+	return a
 }
 
 // Proof is how much a full check is worth that was made at checked, when one should be made every interval.
@@ -179,10 +188,15 @@ func (v *Verdict) conclude(name string, f Facts, bad, unread, changed, odd int) 
 		v.Overall = model.Uncertain
 		v.advise("read all of it once: ema verify %s", name)
 	}
-	if v.Performance != nil && *v.Performance < slow {
+	if f.Used != nil && *f.Used < slow {
 		v.Overall = model.Degraded
-		v.issue("its users find it slower than before: %.0f %% of its usual speed", 100**v.Performance)
+		v.issue("its users find it slower than before: %.0f %% of its usual speed", 100**f.Used)
 		v.advise("see what holds it up: is it on a colder tier, out of memory, or is the machine busy?")
+	}
+	if f.Read != nil && *f.Read < slow {
+		v.Overall = model.Degraded
+		v.issue("its files are read more slowly than before: at %.0f %% of the speed", 100**f.Read)
+		v.advise("see whether its disk is as fast as it was: ema benchmark --suite storage --compare")
 	}
 	if odd > 0 {
 		v.Overall = model.Degraded

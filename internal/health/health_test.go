@@ -27,7 +27,9 @@ func file(path, state string, size, damaged model.Bytes, notes ...string) health
 
 func TestAModelIsJudgedByItsWorstFile(t *testing.T) {
 	slow := facts(file("a", health.OK, 10, 0))
-	slow.Performance = new(0.2)
+	slow.Used, slow.Read = new(0.2), new(0.9)
+	lame := facts(file("a", health.OK, 10, 0))
+	lame.Used, lame.Read = new(0.8), new(0.4)
 	never := facts(file("a", health.OK, 10, 0))
 	never.Checked = time.Time{}
 	lost := facts(file("a", health.Damaged, 100, 1))
@@ -52,6 +54,7 @@ func TestAModelIsJudgedByItsWorstFile(t *testing.T) {
 		"odd":         {facts(file("a.pkl", health.OK, 9, 0, "it calls os.system")), model.Degraded, 1, "a.pkl: it calls os.system", "look at the files"},
 		"quarantined": {aside, model.Degraded, 1, "quarantined: b.pkl: it calls os.system", "health.quarantine"},
 		"slow":        {slow, model.Degraded, 1, "slower", "colder tier"},
+		"slow disk":   {lame, model.Degraded, 1, "read more slowly than before: at 40 %", "--suite storage"},
 		"never read":  {never, model.Uncertain, 0.8, "", "ema verify m"},
 		"nothing":     {facts(), model.Uncertain, -1, "", "ema verify m"},
 		"lost":        {lost, model.Corrupted, 0.5, "its repair failed: the source has it no more", "adopt"},
@@ -69,6 +72,19 @@ func TestAModelIsJudgedByItsWorstFile(t *testing.T) {
 		}
 		if advice := strings.Join(v.Recommendations, "\n"); c.advises == "" && advice != "" || !strings.Contains(advice, c.advises) {
 			t.Errorf("%s: advises %q, want %q", name, advice, c.advises)
+		}
+	}
+}
+
+func TestThePerformanceIsTheWorseOfBoth(t *testing.T) {
+	for _, c := range []struct{ used, read, want *float64 }{
+		{nil, nil, nil}, {new(0.7), nil, new(0.7)}, {nil, new(0.7), new(0.7)}, {new(0.9), new(0.7), new(0.7)}, {new(0.6), new(0.7), new(0.6)},
+	} {
+		f := facts(file("a", health.OK, 10, 0))
+		f.Used, f.Read = c.used, c.read
+		got := health.Judge("m", f)
+		if (got.Performance == nil) != (c.want == nil) || c.want != nil && (*got.Performance != *c.want || *got.Health != (3+*c.want)/4) {
+			t.Errorf("%v and %v make %v", c.used, c.read, got.Performance)
 		}
 	}
 }

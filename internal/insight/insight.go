@@ -84,6 +84,36 @@ func Performance(lately, before Span) (score *float64, t Trend) {
 	return new(min(ratio, 1)), t
 }
 
+// A Read is one reading of all bytes of a model, as fast as the machine could.
+type Read struct {
+	Bytes model.Bytes
+	Took  time.Duration
+}
+
+const (
+	leastRead   = 64 * model.MiB // less says little of how fast a disk is
+	lateReads   = 3              // readings that are compared with those before,
+	leastBefore = 5              // of which there have to be so many
+)
+
+// ReadSpeed compares how fast a model was read lately with how fast it was read before: the fastest of the last three readings with
+// the slowest quarter of those before, of which it takes five. Something that was busy once, or a file that was in memory once,
+// doesn't change it then. The score is lately / before, at most 1; it is nil while there are too few. Reads are in the order of time.
+func ReadSpeed(reads []Read) *float64 {
+	var speeds []float64 // bytes per second
+	for _, r := range reads {
+		if r.Bytes >= leastRead && r.Took > 0 {
+			speeds = append(speeds, float64(r.Bytes)/r.Took.Seconds())
+		}
+	}
+	if len(speeds) < leastBefore+lateReads {
+		return nil
+	}
+	before, lately := speeds[:len(speeds)-lateReads], speeds[len(speeds)-lateReads:]
+	slices.Sort(before)
+	return new(min(slices.Max(lately)/before[(len(before)-1)/4], 1))
+}
+
 // A Habit is how a model was used by the hour, over some days.
 type Habit struct {
 	Model model.ID

@@ -68,6 +68,36 @@ func TestAModelIsComparedWithItself(t *testing.T) {
 	}
 }
 
+func TestAModelIsReadAsFastAsBefore(t *testing.T) {
+	reads := func(seconds ...float64) (all []insight.Read) {
+		for _, s := range seconds {
+			all = append(all, insight.Read{Bytes: model.GiB, Took: time.Duration(s * float64(time.Second))})
+		}
+		return all
+	}
+	small := reads(1, 1, 1, 1, 1, 9, 9, 9)
+	for i := range small {
+		small[i].Bytes = model.MiB
+	}
+	for name, c := range map[string]struct {
+		reads []insight.Read
+		score float64 // -1: nobody knows
+	}{
+		"as before":            {reads(2, 2, 2, 2, 2, 2, 2, 2), 1},
+		"faster":               {reads(2, 2, 2, 2, 2, 1, 1, 1), 1},
+		"a third of the speed": {reads(2, 2, 2, 2, 2, 6, 6, 6), 1. / 3},
+		"busy twice":           {reads(2, 2, 2, 2, 2, 20, 20, 2), 1},
+		"in memory before":     {reads(1, 2, 1, 1, 2, 2, 2, 2), 1},
+		"slow once before":     {reads(2, 2, 2, 2, 2, 2, 2, 2, 50, 6, 6, 6), 1. / 3},
+		"too few":              {reads(2, 2, 2, 2, 6, 6, 6), -1},
+		"too small":            {small, -1},
+	} {
+		if score := insight.ReadSpeed(c.reads); (score == nil) != (c.score < 0) || score != nil && math.Abs(*score-c.score) > 1e-9 {
+			t.Errorf("%s: %v, want %v", name, score, c.score)
+		}
+	}
+}
+
 func TestWhatIsUsedAtThisHourIsSuggested(t *testing.T) {
 	habit := func(name string, hour int, uses int64, near bool) insight.Habit {
 		h := insight.Habit{Model: model.ID{Name: name}, Days: 10, Near: near}

@@ -37,6 +37,12 @@ func (l *Ledger) LastChecks(ctx context.Context) ([]model.HealthCheck, error) {
 		"ON n.model_id = h.model_id AND n.commit_id = h.commit_id AND n.newest = h.last_check AND h.check_type IN ('scrub', 'full', 'repair')")
 }
 
+// FullReads are the full checks since a time that found all files of a revision, the oldest first.
+func (l *Ledger) FullReads(ctx context.Context, since time.Time) ([]model.HealthCheck, error) {
+	return list(ctx, l, scanCheck, checkSelect+"WHERE h.check_type = 'full' AND h.last_check >= $1 AND h.overall IN ($2, $3) ORDER BY h.last_check",
+		nanoseconds(since), string(model.Healthy), string(model.Degraded))
+}
+
 // scanCheck reads a row of checkSelect.
 func scanCheck(rows *sql.Rows) (c model.HealthCheck, err error) {
 	var at, duration int64

@@ -47,6 +47,13 @@ func keepsChecks(t *testing.T, open func() *ledger.Ledger) {
 			t.Errorf("of %s, %d:\ngot  %+v, %v\nwant %+v", c.id, c.limit, got, err, c.want)
 		}
 	}
+	full, err := l.FullReads(t.Context(), noon())
+	if err != nil || !reflect.DeepEqual(full, []model.HealthCheck{first, other}) {
+		t.Errorf("full checks are %+v, %v", full, err)
+	}
+	if full, err = l.FullReads(t.Context(), noon().Add(time.Second)); err != nil || !reflect.DeepEqual(full, []model.HealthCheck{other}) {
+		t.Errorf("later ones are %+v, %v", full, err)
+	}
 	last, err := l.LastChecks(t.Context())
 	if err != nil || len(last) != 2 {
 		t.Fatalf("%d newest checks, %v", len(last), err)
