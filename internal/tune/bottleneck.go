@@ -533,7 +533,7 @@ func (j *judge) network() {
 	case j.LinkSpeed > 0 && j.Received >= 0.85*j.LinkSpeed:
 		j.add(Finding{
 			Component: OfNetwork, Share: body, Ceiling: true, Evidence: evidence,
-			Verdict: fmt.Sprintf("the link is full: %s of its %s", partOf(j.Received/j.LinkSpeed), inMiB(j.LinkSpeed)),
+			Verdict: fmt.Sprintf("the link is full: %s of its %s", partOf(min(1, j.Received/j.LinkSpeed)), inMiB(j.LinkSpeed)),
 		})
 	case j.window(body, evidence), j.lossy(body, evidence), j.straggler(body, evidence):
 	case j.Connections == 1 && len(j.Downloads) > 0:
