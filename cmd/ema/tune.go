@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ema/internal/config"
+	"ema/internal/ledger"
 	"ema/internal/model"
 	"ema/internal/tune"
 )
@@ -37,13 +38,13 @@ type tuning struct {
 
 func tuneCommand(a *app) *cobra.Command {
 	t := &tuning{app: a}
-	check := func(cmd *cobra.Command, _ []string) error { return t.check() }
+	check := func(cmd *cobra.Command, _ []string) error { return t.check(cmd.Context()) }
 	cmd := &cobra.Command{
 		Use:   "tune",
 		Short: "Compare the operating system's settings with what suits models; apply advice, take it back",
 		Long: "Compares settings of the network, of memory, disks, processors, mounts and PostgreSQL with what is advised for this\n" +
 			"machine, and changes nothing. Only what exists here is advised, and a limit that is higher already stays. Nothing is ever\n" +
-			"applied but by \"ema tune apply\". The settings of PostgreSQL are told as statements for its administrator: ema sets none.",
+			"applied but by \"ema tune apply\".",
 		Example: "  ema tune\n  sudo ema tune apply --only sysctl,scheduler\n  sudo ema tune rollback",
 		Args:    noSuchCommand,
 		RunE:    check,
@@ -55,7 +56,8 @@ func tuneCommand(a *app) *cobra.Command {
 	apply := &cobra.Command{
 		Use: "apply", Short: "Set what is advised, now and for good, with a backup of what was there",
 		Long: "Shows what it would set and what that risks, and asks. Then it keeps what is there in the store's state folder, sets the\n" +
-			"running values, and writes files of its own so that they hold after the next start too. It needs root.",
+			"running values, and writes files of its own so that they hold after the next start too. It needs root; only PostgreSQL needs\n" +
+			"no more than a superuser of its own in database.url.",
 		Example: "  sudo ema tune apply\n  sudo ema tune apply --only mount --edit-fstab --yes",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return t.apply(cmd.Context()) },
 	}
@@ -64,7 +66,7 @@ func tuneCommand(a *app) *cobra.Command {
 	rollback := &cobra.Command{
 		Use: "rollback", Short: "Put back exactly what was there before the first apply",
 		Long: "Puts back what was there before the first apply, also after one that was interrupted. What somebody else has changed since\n" +
-			"then is named, and nothing is put back unless --force says so. It needs root.",
+			"then is named, and nothing is put back unless --force says so. It needs root; only PostgreSQL does not.",
 		Example: "  sudo ema tune rollback\n  sudo ema tune rollback --only governor",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return t.rollback(cmd.Context()) },
 	}
@@ -98,39 +100,82 @@ type restoredAnswer struct {
 	Gone     []string `json:"gone"`
 }
 
-// open opens the machine and its store's backup of it, and names the areas that are asked for.
-func (t *tuning) open() (*tune.Machine, tuneAnswer, []tune.Area, error) {
+// A tunable is what is looked at, and changed.
+type tunable struct {
+	machine *tune.Machine
+	cluster *tune.Cluster // nil where no PostgreSQL is asked
+	server  *ledger.Server
+	problem string // why none is, though database.url names one
+	areas   []tune.Area
+	answer  tuneAnswer
+}
+
+func (u *tunable) close() error {
+	if u.server == nil {
+		return u.machine.Close()
+	}
+	return errors.Join(u.machine.Close(), u.server.Close())
+}
+
+// open opens the machine and its store's backup of it, and the PostgreSQL server that the machine uses, if these areas are asked for.
+func (t *tuning) open(ctx context.Context) (*tunable, error) {
 	areas, err := tune.ParseAreas(t.only)
 	if err != nil {
-		return nil, tuneAnswer{}, nil, err
+		return nil, err
+	}
+	e, err := t.app.settings()
+	if err != nil {
+		return nil, err
 	}
 	s, err := t.app.store()
 	if err != nil {
-		return nil, tuneAnswer{}, nil, err
+		return nil, err
 	}
 	root, err := filepath.Abs(t.root)
 	if err != nil {
-		return nil, tuneAnswer{}, nil, err
+		return nil, err
 	}
 	name := "machine"
 	if root != "/" {
 		sum := sha256.Sum256([]byte(root))
 		name = "root-" + hex.EncodeToString(sum[:6])
 	}
-	answer := tuneAnswer{Root: root, Backup: tuneBackup{Folder: filepath.Join(s.StateDir(), "tune", name)}}
-	m, err := tune.Open(root, answer.Backup.Folder)
-	if err != nil {
-		return nil, answer, nil, err
+	folder := filepath.Join(s.StateDir(), "tune")
+	u := &tunable{areas: areas, answer: tuneAnswer{Root: root, Backup: tuneBackup{Folder: filepath.Join(folder, name)}}}
+	if u.machine, err = tune.Open(root, u.answer.Backup.Folder); err != nil {
+		return nil, err
 	}
-	answer.Backup.Made, err = m.BackedUp()
+	if e.Database.URL != "" && root == "/" && slices.Contains(areas, tune.Postgres) {
+		if u.server, err = ledger.OpenServer(ctx, e.Database.URL); err != nil {
+			u.problem = "it cannot be asked what it has: " + err.Error()
+		} else if u.cluster, err = tune.OpenCluster(u.server, filepath.Join(folder, "postgres")); err != nil {
+			return nil, errors.Join(err, u.close())
+		}
+	}
+	return u, nil
+}
+
+// backedUp notes since when there is something to put back.
+func (u *tunable) backedUp() error {
+	made, err := u.machine.BackedUp()
 	if err != nil && !errors.Is(err, fs.ErrPermission) { // what root has made is not for everybody to read
-		return nil, answer, nil, errors.Join(err, m.Close())
+		return err
 	}
-	return m, answer, areas, nil
+	if u.cluster != nil {
+		other, err := u.cluster.BackedUp()
+		if err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		if made.IsZero() || !other.IsZero() && other.Before(made) {
+			made = other
+		}
+	}
+	u.answer.Backup.Made = made
+	return nil
 }
 
 // advise says what is advised about the machine.
-func (t *tuning) advise(m *tune.Machine, areas []tune.Area) ([]tune.Setting, error) {
+func (t *tuning) advise(ctx context.Context, u *tunable) ([]tune.Setting, error) {
 	e, err := t.app.settings()
 	if err != nil {
 		return nil, err
@@ -145,7 +190,17 @@ func (t *tuning) advise(m *tune.Machine, areas []tune.Area) ([]tune.Setting, err
 		}
 		folders = append(folders, folder)
 	}
-	return tune.Only(tune.Advise(m.Look(folders, databaseOf(e.Database))), areas), nil
+	d := databaseOf(e.Database)
+	d.Problem = u.problem
+	if u.cluster != nil {
+		st, err := u.cluster.Look(ctx)
+		if err != nil {
+			d.Problem = "it cannot be asked what it has: " + err.Error()
+		} else {
+			d.Server = &st
+		}
+	}
+	return tune.Only(tune.Advise(u.machine.Look(folders, d)), u.areas), nil
 }
 
 // realFolder is a folder, or the nearest above it that is there, with links followed.
@@ -173,13 +228,17 @@ func databaseOf(d config.Database) tune.Database {
 	return tune.Database{Postgres: true, Remote: !slices.Contains([]string{"", "localhost", "127.0.0.1", "::1"}, host) && !strings.HasPrefix(host, "/")}
 }
 
-func (t *tuning) check() (failed error) {
-	m, answer, areas, err := t.open()
+func (t *tuning) check(ctx context.Context) (failed error) {
+	u, err := t.open(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { failed = errors.Join(failed, m.Close()) }()
-	if answer.Settings, err = t.advise(m, areas); err != nil {
+	defer func() { failed = errors.Join(failed, u.close()) }()
+	answer := &u.answer
+	if answer.Settings, err = t.advise(ctx, u); err != nil {
+		return err
+	}
+	if err := u.backedUp(); err != nil {
 		return err
 	}
 	return t.app.result(answer, func(w io.Writer) error {
@@ -229,17 +288,21 @@ func (t *tuning) refused(op string) error {
 }
 
 func (t *tuning) apply(ctx context.Context) (failed error) {
-	m, answer, areas, err := t.open()
+	u, err := t.open(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { failed = errors.Join(failed, m.Close()) }()
-	all, err := t.advise(m, areas)
+	defer func() { failed = errors.Join(failed, u.close()) }()
+	all, err := t.advise(ctx, u)
 	if err != nil {
 		return err
 	}
-	a, changes := t.app, tune.Changes(all, t.editFstab)
-	answer.Settings = slices.DeleteFunc(slices.Clone(all), func(s tune.Setting) bool { return len(tune.Changes([]tune.Setting{s}, t.editFstab)) == 0 })
+	a, answer := t.app, &u.answer
+	ofMachine, ofServer := tune.Changes(all, t.editFstab), tune.ServerChanges(all)
+	changes := slices.Concat(ofMachine, ofServer)
+	answer.Settings = slices.DeleteFunc(slices.Clone(all), func(s tune.Setting) bool {
+		return len(tune.Changes([]tune.Setting{s}, t.editFstab))+len(tune.ServerChanges([]tune.Setting{s})) == 0
+	})
 	if len(changes) == 0 {
 		return a.result(answer, func(w io.Writer) error {
 			if _, err := fmt.Fprintln(w, "there is nothing to set"); err != nil {
@@ -253,24 +316,29 @@ func (t *tuning) apply(ctx context.Context) (failed error) {
 			if err := printSettings(w, answer.Settings, true); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(w, "\nwould write, with a backup in %s:\n  %s\n", answer.Backup.Folder, strings.Join(changes, "\n  "))
+			_, err := fmt.Fprintf(w, "\nwould write, with a backup in %s:\n  %s\n", filepath.Dir(answer.Backup.Folder), strings.Join(changes, "\n  "))
 			return err
 		})
 		if err != nil {
 			return err
 		}
 	}
-	if t.needsRoot() {
+	if len(ofMachine) > 0 && t.needsRoot() {
 		return t.refused("apply")
 	}
 	if err := t.agree(ctx); err != nil {
 		return err
 	}
-	answer.Changed, err = m.Apply(ctx, all, t.editFstab)
-	if err != nil {
+	if answer.Changed, err = u.machine.Apply(ctx, all, t.editFstab); err != nil {
 		return err
 	}
-	if answer.Backup.Made, err = m.BackedUp(); err != nil {
+	if u.cluster != nil {
+		changed, err := u.cluster.Apply(ctx, all)
+		if answer.Changed = append(answer.Changed, changed...); err != nil {
+			return err
+		}
+	}
+	if err := u.backedUp(); err != nil {
 		return err
 	}
 	return a.result(answer, func(w io.Writer) error {
@@ -278,6 +346,9 @@ func (t *tuning) apply(ctx context.Context) (failed error) {
 		for _, s := range answer.Settings {
 			if s.Status == tune.ByHand && s.Command != "" { // of fstab
 				fmt.Fprintf(w, "%s holds from the next mount on, or now with: %s\n", s.Name, s.Command)
+			}
+			if s.Restart {
+				fmt.Fprintf(w, "%s holds once PostgreSQL is started again\n", s.Name)
 			}
 		}
 		return nil
@@ -332,23 +403,42 @@ func readLine(ctx context.Context, in *os.File) (string, error) {
 }
 
 func (t *tuning) rollback(ctx context.Context) (failed error) {
-	if t.needsRoot() {
+	areas, err := tune.ParseAreas(t.only)
+	if err != nil {
+		return err
+	}
+	onlyServer := slices.Equal(areas, []tune.Area{tune.Postgres})
+	if !onlyServer && t.needsRoot() {
 		return t.refused("rollback")
 	}
-	m, answer, areas, err := t.open()
+	u, err := t.open(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { failed = errors.Join(failed, m.Close()) }()
-	r, err := m.Rollback(ctx, areas, t.force)
-	if err != nil {
-		return err
+	defer func() { failed = errors.Join(failed, u.close()) }()
+	var r, ofServer tune.Restored
+	switch {
+	case u.cluster != nil:
+		if ofServer, err = u.cluster.Rollback(ctx, t.force); err != nil {
+			return err
+		}
+	case u.problem != "" && onlyServer:
+		return &model.Error{Op: "rollback", Class: model.Timeout, Err: errors.New(u.problem), Hint: "see whether PostgreSQL runs; nothing was changed"}
+	case u.problem != "":
+		fmt.Fprintf(t.app.stderr, "ema: note: the settings of PostgreSQL stay as they are: %s\n", u.problem)
 	}
+	if !onlyServer {
+		if r, err = u.machine.Rollback(ctx, u.areas, t.force); err != nil {
+			return err
+		}
+	}
+	r.Paths = append(ofServer.Paths, r.Paths...)
+	answer := u.answer
 	list := func(some []string) []string { return append([]string{}, some...) }
 	restored := restoredAnswer{answer.Root, list(r.Paths), list(r.Kept), list(r.Gone)}
 	return t.app.result(restored, func(w io.Writer) error {
 		if len(r.Paths) == 0 {
-			fmt.Fprintf(w, "there is nothing to put back: no change is noted in %s\n", answer.Backup.Folder)
+			fmt.Fprintf(w, "there is nothing to put back: no change is noted in %s\n", filepath.Dir(answer.Backup.Folder))
 		}
 		for _, part := range []struct {
 			paths []string

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"ema/internal/ledger"
 	"ema/internal/model"
 )
 
@@ -64,6 +65,9 @@ type MountPoint struct {
 type Database struct {
 	Postgres bool // else they are in the store's own file
 	Remote   bool // on another machine, as far as its address tells
+	// Server is what it says of itself; nil when it was not asked, or did not answer: then Problem says why.
+	Server  *ledger.ServerState
+	Problem string
 }
 
 // files is what reading the facts needs of a folder.

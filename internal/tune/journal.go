@@ -26,6 +26,7 @@ const (
 	ofSide   kind = "side"   // a file of the kernel that changes when another is written to
 	ofFile   kind = "file"   // a file of the system
 	ofFolder kind = "folder" // a folder that was not there
+	ofServer kind = "server" // a setting of PostgreSQL: Path is its name, and no Former is none that ALTER SYSTEM has set
 )
 
 // An entry is what one thing was before the first change.
@@ -157,6 +158,8 @@ func (e *entry) valid() bool {
 		return kernel && e.Former != nil
 	case ofFile:
 		return slices.Contains([]string{sysctlFile, udevFile, tmpfilesFile, fstabFile}, e.Path)
+	case ofServer:
+		return slices.Contains(serverNames(), e.Path)
 	case ofFolder:
 		return holds(e.Path, []entry{{Path: sysctlFile}, {Path: udevFile}, {Path: tmpfilesFile}})
 	}

@@ -24,7 +24,7 @@ const (
 	Scheduler Area = "scheduler" // how requests to disks are ordered, and how much is read ahead
 	Governor  Area = "governor"  // how fast processors run
 	Mount     Area = "mount"     // how the file systems of models are mounted
-	Postgres  Area = "postgres"  // the database of the analytics; ema tells what to set, and sets nothing
+	Postgres  Area = "postgres"  // the database of the analytics
 )
 
 // Areas are all of them, in their order.
@@ -71,10 +71,12 @@ type Setting struct {
 	Risk    string `json:"risk"`
 	Note    string `json:"note,omitempty"`
 	Command string `json:"command,omitempty"` // of ByHand
+	Restart bool   `json:"restart,omitempty"` // it acts once PostgreSQL, whose it is, is started again
 
 	values []value // what apply writes for the kernel
 	lines  []line  // what apply keeps for the next start
 	mount  string  // the mount point whose line in fstab gets noatime; "" = none
+	server bool    // it is one of PostgreSQL's, which a Cluster sets to Advised
 }
 
 // A value is what a file of the kernel is to hold.
